@@ -1,0 +1,186 @@
+"""A part's Config: frozen, typed, to JSON and back, changed by `--set a.b=c`.
+
+Every part is one file with a `class Config(config.Config)`; on disk the file names it:
+`{"kind": "medtextdiff.segmentation.fusion.gated", ...}`. Only this package, and packages that declare the entry
+point group `medtextdiff.plugins`, may be named: reading a config never imports anything else.
+"""
+
+import difflib
+import importlib
+import json
+import pkgutil
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+PACKAGE = "medtextdiff"
+
+
+class ConfigError(ValueError):
+    """A config, recipe, model or option that cannot be used; the message says what to do."""
+
+
+class Config(BaseModel):
+    """Base of every part's Config. Subclasses add fields with defaults and a `build(...)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+
+    @classmethod
+    def kind(cls) -> str:
+        """The dotted name that stands for this class on disk: its module, and its name unless that is Config."""
+        return cls.__module__ if cls.__name__ == "Config" else f"{cls.__module__}.{cls.__name__}"
+
+    def replace(self, **changes: Any) -> Self:
+        """A checked copy with some fields changed."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**(values | changes))
+
+
+def to_json(value: Any) -> Any:
+    """A config as plain JSON values, each config carrying its `kind`."""
+    if isinstance(value, Config):
+        fields = {name: to_json(getattr(value, name)) for name in type(value).model_fields}
+        return {"kind": value.kind()} | fields
+    if isinstance(value, Mapping):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `to_json`.
+
+    Raises:
+        ConfigError: a kind outside this package and its plugins, an unknown kind or field, a wrong type.
+    """
+    if isinstance(value, Mapping):
+        fields = {key: from_json(item) for key, item in value.items() if key != "kind"}
+        if "kind" not in value:
+            return fields
+        cls = _find_class(str(value["kind"]))
+        _check_names(fields, cls)
+        return _construct(cls, fields)
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    return value
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Apply `a.b=c` assignments, in order.
+
+    A value for a field that holds a part may be a sibling's name (`model.fusion=gated`); other values are checked
+    against the field's type. Lists are written `1,2,3` or as JSON; `null` is None.
+
+    Raises:
+        ConfigError: not of the form name=value, an unknown name (the nearest is offered), or a wrong type.
+    """
+    for assignment in assignments:
+        path, sign, text = assignment.partition("=")
+        if not sign or not path:
+            raise ConfigError(f"--set takes name=value, e.g. training.max_steps=100; got '{assignment}'")
+        config = _set(config, path.strip().split("."), text.strip(), path.strip())
+    return config
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for an error message: the nearest known spelling and the list of all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(names) or 'none'}"
+
+
+def siblings(kind: str) -> list[str]:
+    """Names of the parts in the folder of the part called `kind`."""
+    package = importlib.import_module(kind.rpartition(".")[0])
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
+    name, rest = path[0], path[1:]
+    if name not in type(config).model_fields:
+        raise ConfigError(f"no setting '{whole}': '{name}' is unknown; {nearest(name, type(config).model_fields)}")
+    current = getattr(config, name)
+    value: Any
+    if rest:
+        if not isinstance(current, Config):
+            raise ConfigError(f"no setting '{whole}': '{name}' holds a plain value, nothing is inside it")
+        value = _set(current, rest, text, whole)
+    elif isinstance(current, Config) and text.lower() not in ("null", "none"):
+        value = _sibling(current, text, whole)
+    else:
+        value = _parse(text)
+    try:
+        return config.replace(**{name: value})
+    except ValidationError:
+        if isinstance(value, str) or rest:
+            raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}") from None
+    try:  # a string field given something that reads as JSON, e.g. path=123
+        return config.replace(**{name: text})
+    except ValidationError:
+        raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}") from None
+
+
+def _expected(cls: type[Config], name: str) -> str:
+    info = cls.model_fields[name]
+    limits = "".join(f", {limit}" for limit in info.metadata)
+    return f"it takes {getattr(info.annotation, '__name__', None) or info.annotation}{limits}"
+
+
+def _sibling(current: Config, text: str, whole: str) -> Config:
+    kind = current.kind()
+    names = siblings(kind)
+    if text not in names:
+        raise ConfigError(f"'{whole}' cannot be '{text}'; {nearest(text, names)}")
+    return _construct(_find_class(f"{kind.rpartition('.')[0]}.{text}"), {})
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in ("null", "none"):
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        if "," in text:
+            return [_parse(item.strip()) for item in text.strip("[]()").split(",") if item.strip()]
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _check_names(fields: Iterable[str], cls: type[Config]) -> None:
+    for name in fields:
+        if name not in cls.model_fields:
+            raise ConfigError(f"unknown field '{name}' in a {cls.kind()}; {nearest(name, cls.model_fields)}")
+
+
+def _construct(cls: type[Config], fields: dict[str, Any]) -> Config:
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{cls.kind()}: field '{place}': {first['msg']}") from None
+
+
+def _find_class(kind: str) -> type[Config]:
+    allowed = {PACKAGE} | {point.value.partition(":")[0] for point in entry_points(group="medtextdiff.plugins")}
+    if not any(kind == name or kind.startswith(name + ".") for name in allowed):
+        raise ConfigError(
+            f"the config names '{kind}', which is outside {PACKAGE}; only its own parts and installed plugins "
+            "(entry point 'medtextdiff.plugins') may be named"
+        )
+    for module_name, class_name in ((kind, "Config"), tuple(kind.rpartition(".")[::2])):
+        if not module_name:
+            continue
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module_name.startswith(error.name):
+                raise
+            continue
+        cls = getattr(module, class_name, None)
+        if isinstance(cls, type) and issubclass(cls, Config) and cls is not Config:
+            return cls
+    raise ConfigError(f"the config names '{kind}', but there is no such part")
