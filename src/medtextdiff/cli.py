@@ -1,0 +1,272 @@
+"""The commands: read options, call `api`, print. No torch here, and no decisions."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="medtextdiff",
+    help="Text-conditioned diffusion for medical images: image + clinical note -> mask.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Look at a data set before training on it.", no_args_is_help=True, rich_markup_mode=None)
+convert_app = typer.Typer(help="Turn other projects' checkpoints into our folders.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(convert_app, name="convert")
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name or a run folder.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+DEFAULT_MODEL = "nuclei-small"
+
+
+@app.command()
+def segment(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.", metavar="IMAGE...")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
+    model: Model = DEFAULT_MODEL,
+    note: Annotated[str | None, typer.Option(help="One note for all images.")] = None,
+    notes: Annotated[Path | None, typer.Option(help="Table of notes: csv, xlsx or jsonl with columns image, note.")] = None,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask drawn on the image.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probability maps.")] = False,
+    save_logits: Annotated[Path | None, typer.Option(help="Also write the logits [K, h, w] of one image (.npy).")] = None,
+    page: Annotated[bool, typer.Option("--page", help="Also write one HTML page that shows the results.")] = False,
+    mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment images, each from its note: masks at the images' own size."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        report = api.segment_files(
+            images,
+            model=model,
+            out=output,
+            note=note,
+            notes=notes,
+            overlay=overlay,
+            probabilities=probabilities,
+            save_logits=save_logits,
+            page=page,
+            mode=mode,
+            device=device,
+            precision=precision,
+            overwrite=overwrite,
+            progress=_say,
+        )
+        _table(
+            ["image", "note", "foreground %", "confidence", "seconds", "model"],
+            [
+                [r.image, "yes" if r.has_note else "none", f"{r.foreground:.1f}", f"{r.confidence:.3f}", f"{r.seconds:.2f}", model]
+                for r in report.results
+            ],
+        )
+        for place, reason in report.failures:
+            print(f"failed: {place}: {reason}", file=sys.stderr)
+        if report.failures:
+            print(f"{len(report.failures)} of {report.total} images failed; the others are done", file=sys.stderr)
+            raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name; `medtextdiff recipes` lists them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder; an unfinished run is resumed.")],
+    settings: Settings = None,
+    device: Device = "auto",
+) -> None:
+    """Train a recipe into a run folder. Run it again to resume."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        result = api.train(recipe, settings=settings or [], out=output, device=device)
+        print(result)
+
+
+@app.command()
+def recipes() -> None:
+    """List the recipes."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        _table(["recipe", "what it trains"], [[name, first_line] for name, first_line in api.recipes().items()])
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A recipe, a shipped model or a run folder.")],
+    settings: Settings = None,
+) -> None:
+    """Print the whole configuration as JSON."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        print(api.show(what, settings=settings or []))
+
+
+@app.command()
+def models() -> None:
+    """List the models that ship: size, what they were trained on, licence, scores."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        rows = [[m.name, m.task, f"{m.megabytes:.1f} MB", m.trained_on, m.licence, m.scores] for m in api.models()]
+        _table(["model", "task", "size", "trained on", "licence", "scores"], rows)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder or a shipped model.", metavar="RUN|NAME")],
+    data: Annotated[Path, typer.Option(help="The data set's folder or manifest.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "val",
+    against: Annotated[str | None, typer.Option(help="Another run: paired test between the two.")] = None,
+    notes: Annotated[str, typer.Option(help="right, none or wrong (another image's note).")] = "right",
+    mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
+    at: Annotated[int | None, typer.Option(help="Score at N x N pixels instead of the native size.")] = None,
+    as_published: Annotated[bool, typer.Option("--as-published", help="Also score as the published code does.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model on a data set: per-image rows, intervals, and an HTML page."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        summary = api.evaluate(
+            model,
+            data=data,
+            out=output,
+            split=split,
+            against=against,
+            notes=notes,
+            mode=mode,
+            at=at,
+            as_published=as_published,
+            device=device,
+            precision=precision,
+            overwrite=overwrite,
+            progress=_say,
+        )
+        _table(["score", "value"], [[name, text] for name, text in summary.items()])
+
+
+@app.command()
+def features(
+    image: Annotated[Path, typer.Argument(help="One image.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
+    model: Model = DEFAULT_MODEL,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Write the levels that the denoiser gives for one image."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        shapes = api.features(image, model=model, out=output, device=device, precision=precision, overwrite=overwrite)
+        _table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
+
+
+@data_app.command("check")
+def data_check(
+    root: Annotated[Path, typer.Argument(help="The data set's folder or manifest.")],
+    side: Annotated[str, typer.Option(help="Whose left the notes mean: viewer or patient.")] = "viewer",
+    masks: Annotated[str, typer.Option(help="The folder of the masks.")] = "masks",
+    model: Annotated[str | None, typer.Option(help="Count words against this model's text encoder.")] = None,
+) -> None:
+    """Find what is wrong with a data set, and say how to mend it. Exits 1 when something must be mended."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        findings = api.data_check(root, side=side, masks=masks, model=model, progress=_say)
+        for finding in findings:
+            print(f"{finding.severity}: {finding.code}: {finding.where}: {finding.message} -> {finding.how_to_mend}")
+        errors = sum(finding.severity == "error" for finding in findings)
+        print(f"{len(findings)} findings, {errors} of them errors")
+        if errors:
+            raise typer.Exit(1)
+
+
+@convert_app.command("adm")
+def convert_adm(
+    checkpoint: Annotated[Path, typer.Argument(help="A guided-diffusion checkpoint (.pt).")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for UNet2DModel.from_pretrained.")],
+    flags: Annotated[Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn an OpenAI guided-diffusion checkpoint into a diffusers folder, exactly."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        print(api.convert_adm(checkpoint, out=output, flags=flags, overwrite=overwrite))
+
+
+@app.command("import-published")
+def import_published(
+    adm: Annotated[Path, typer.Option(help="256x256_diffusion_uncond.pt.")],
+    head: Annotated[Path, typer.Option(help="model_best.pth of the published code.")],
+    text: Annotated[str, typer.Option(help="The text encoder as a Hugging Face folder.")],
+    config: Annotated[str, typer.Option(help="monuseg, qata or mosmed.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to write.")],
+    flags: Annotated[Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn the published FastTextDiff or TextDiff weights into one of our runs."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        print(api.import_published(adm=adm, head=head, text=text, name=config, out=output, flags=flags, overwrite=overwrite))
+
+
+def main() -> None:
+    """Entry point: one clear line for every error, never a traceback (MEDTEXTDIFF_DEBUG=1 shows it)."""
+    app()
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if os.environ.get("MEDTEXTDIFF_DEBUG"):
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    expected = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("medtextdiff")
+    return text if expected else f"{type(error).__name__}: {text} (unexpected; MEDTEXTDIFF_DEBUG=1 shows where)"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> None:
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
