@@ -9,13 +9,15 @@ import difflib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import entry_points
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 PACKAGE = "medtextdiff"
+
+_C = TypeVar("_C", bound="Config")
 
 
 class ConfigError(ValueError):
@@ -32,7 +34,7 @@ class Config(BaseModel):
         """The dotted name that stands for this class on disk: its module, and its name unless that is Config."""
         return cls.__module__ if cls.__name__ == "Config" else f"{cls.__module__}.{cls.__name__}"
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self: _C, **changes: Any) -> _C:
         """A checked copy with some fields changed."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
         return type(self)(**(values | changes))
@@ -184,3 +186,16 @@ def _find_class(kind: str) -> type[Config]:
         if isinstance(cls, type) and issubclass(cls, Config) and cls is not Config:
             return cls
     raise ConfigError(f"the config names '{kind}', but there is no such part")
+
+
+def map_strings(value: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a config in which `change` was applied to every string, kinds excepted (for paths)."""
+    if isinstance(value, Config):
+        return value.replace(**{name: map_strings(getattr(value, name), change) for name in type(value).model_fields})
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(map_strings(item, change) for item in value)
+    if isinstance(value, Mapping):
+        return {key: map_strings(item, change) for key, item in value.items()}
+    return value
