@@ -1,0 +1,1 @@
+"""Noise: denoisers and their training target. Knows nothing of masks or diseases."""
