@@ -1,0 +1,1 @@
+"""How a level meets a note: interchangeable parts, one file each."""

@@ -1,0 +1,1 @@
+"""From levels to logits: interchangeable parts, one file each."""

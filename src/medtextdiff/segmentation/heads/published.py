@@ -1,0 +1,125 @@
+"""The published head (`pixel_classifier` of FastTextDiff and TextDiff): same weights, same logits, less memory.
+
+Each level is brought to one width by a 1x1 convolution, meets the note in one block that all levels share, and is
+enlarged to the image; all levels together (3072 channels) go through 3x3 convolutions to the logits. The first of
+these commutes with the enlargement up to the shifts of its nine taps, so small levels are mixed down to its 128
+outputs before they are enlarged: exact up to rounding, and the 3072-channel map is never built.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from medtextdiff import config
+from medtextdiff.layers import NullNote, grid_positions
+from medtextdiff.segmentation.fusion import published
+from medtextdiff.types import Levels, TextFeatures
+
+
+class Config(config.Config):
+    """The published sizes; `null_note` adds a learned absent note, which the published head does not have."""
+
+    width: PositiveInt = 768
+    hidden: tuple[PositiveInt, PositiveInt] = (128, 32)
+    fusion: config.Config = published.Config()
+    null_note: bool = False
+
+    def build(
+        self, channels: Sequence[int], strides: Sequence[int], text_width: int | None, num_classes: int
+    ) -> "PublishedHead":
+        """A head for levels of `channels`, in the order of the taps; it does not need the strides.
+
+        Raises:
+            ConfigError: no text, fewer than two levels, or later levels whose channels fit neither the shared
+                second projection nor `width`.
+        """
+        if text_width is None:
+            raise config.ConfigError("the published head needs a text encoder; set model.text, or head=pyramid")
+        if len(channels) < 2 or any(c not in (self.width, channels[1]) for c in channels[2:]):
+            raise config.ConfigError(
+                "the published head takes two levels or more; from the third on they have the channels of the second "
+                f"(they share its projection) or {self.width}; got {tuple(channels)}"
+            )
+        return PublishedHead(self, channels, text_width, num_classes)
+
+
+class PublishedHead(nn.Module):
+    """State-dict keys are the published ones: decodes.*, cross1.*, down1.*, down2.*."""
+
+    def __init__(self, settings: Config, channels: Sequence[int], text_width: int, num_classes: int) -> None:
+        super().__init__()
+        width, (first, second) = settings.width, settings.hidden
+        self.decodes = nn.Sequential(
+            nn.Conv2d(width * len(channels), first, 3, padding=1),
+            nn.BatchNorm2d(first),
+            nn.ReLU(),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.BatchNorm2d(second),
+            nn.ReLU(),
+            nn.Conv2d(second, num_classes, 3, padding=1),
+        )
+        self.cross1 = settings.fusion.build(width, text_width)  # type: ignore[attr-defined]  # any of the family
+        self.down1 = nn.Conv2d(channels[0], width, 1)
+        self.down2 = nn.Conv2d(channels[1], width, 1)
+        if settings.null_note:
+            self.null_note: NullNote | None = NullNote(text_width)
+        else:
+            self.null_note = None
+        self.width = width
+        self.apply(_init)
+
+    def forward(
+        self, levels: Levels, text: TextFeatures, boxes: Float[Tensor, "B 4"], size: tuple[int, int]
+    ) -> Float[Tensor, "B K H W"]:
+        """Logits at `size` (the published code: always 256 x 256)."""
+        if self.null_note is not None:
+            text = self.null_note(text)
+        conv = self.decodes[0]
+        assert isinstance(conv, nn.Conv2d)
+        assert conv.bias is not None
+        weight, bias = conv.weight, conv.bias
+        mixed = bias[:, None, None]
+        for k, level in enumerate(levels):
+            fused = self.cross1(
+                self._project(level, k), text.tokens, text.mask, text.pooled, grid_positions(boxes, *level.shape[-2:])
+            )
+            mixed = mixed + _enlarged_conv(fused, weight[:, k * self.width : (k + 1) * self.width], size)
+        return self.decodes[1:](mixed)
+
+    def _project(self, level: Tensor, k: int) -> Tensor:
+        if level.shape[1] == self.width:
+            return level
+        return self.down1(level) if k == 0 else self.down2(level)  # levels 1 and 2 share one projection
+
+
+def _enlarged_conv(
+    level: Float[Tensor, "B C h w"], weight: Float[Tensor, "F C 3 3"], size: tuple[int, int]
+) -> Float[Tensor, "B F H W"]:
+    """The 3x3 convolution (zero padding 1, no bias) of the level enlarged to `size`."""
+    height, width = size
+    if 2 * level.shape[-1] > width or 2 * level.shape[-2] > height:  # nothing to win
+        return F.conv2d(_enlarge(level, size), weight, padding=1)
+    total = level.new_zeros(level.shape[0], weight.shape[0], height, width)
+    for dy in range(3):
+        for dx in range(3):
+            tap = _enlarge(F.conv2d(level, weight[:, :, dy : dy + 1, dx : dx + 1]), size)
+            shifted = F.pad(tap, (1, 1, 1, 1))[:, :, dy : dy + height, dx : dx + width]  # zeros from outside
+            total = total + shifted
+    return total
+
+
+def _enlarge(level: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+
+
+def _init(module: nn.Module) -> None:
+    """N(0, 0.02) for convolutions and linear layers, N(1, 0.02) for BatchNorm scales, as published."""
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)

@@ -1,0 +1,1 @@
+"""Segmenters: interchangeable parts, one file each."""

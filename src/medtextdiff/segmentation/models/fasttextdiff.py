@@ -1,0 +1,105 @@
+"""FastTextDiff: levels of a diffusion denoiser, a note's words, and a small head that brings them together.
+
+Sources: arXiv 2512.00084 (FastTextDiff), arXiv 2407.05323 (TextDiff, which is the same with a BERT). The published
+network is this one with `heads.published`; see `segmentation.published`. Ours departs in the head, in batches and
+sizes, and in that notes are masked, may be absent, and know where a crop lies.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from medtextdiff import config
+from medtextdiff.segmentation import features, padding
+from medtextdiff.segmentation.heads import pyramid
+from medtextdiff.types import Levels, TextFeatures
+
+
+class Config(config.Config):
+    """A denoiser, a text encoder (None: notes are ignored), which levels are read, and the head."""
+
+    denoiser: config.Config
+    text: config.Config | None = None
+    features: features.Config
+    head: config.Config = pyramid.Config()
+    num_classes: int = Field(default=2, ge=2)
+
+    def build(self) -> "FastTextDiff":
+        """The segmenter, its head new."""
+        return FastTextDiff(self)
+
+
+class FastTextDiff(nn.Module):
+    """See `Config`. Children: `denoiser`, `text` (None without), `head`; the learned absent note lives in the head."""
+
+    def __init__(self, settings: Config) -> None:
+        super().__init__()
+        self.num_classes = settings.num_classes
+        self.denoiser = settings.denoiser.build()  # type: ignore[attr-defined]
+        self.text = None if settings.text is None else settings.text.build()  # type: ignore[attr-defined]
+        self.features = settings.features.build()
+        channels, self.strides = self.features.channels(self.denoiser), self.features.strides(self.denoiser)
+        text_width = None if self.text is None else self.text.width
+        self.head = settings.head.build(channels, self.strides, text_width, settings.num_classes)  # type: ignore[attr-defined]
+
+    def train(self, mode: bool = True) -> "FastTextDiff":
+        """Training mode for what is trained; a frozen denoiser or text encoder stays as it is used."""
+        super().train(mode)
+        for child in (self.denoiser, self.text):
+            if isinstance(child, nn.Module) and _is_frozen(child):
+                child.eval()
+        return self
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        notes: Sequence[str],
+        boxes: Float[Tensor, "B 4"] | None = None,
+    ) -> Float[Tensor, "B K H W"]:
+        """Logits at the images' size. "" is an absent note; `boxes` are as in `types.Batch`."""
+        return self.decode(self.encode(images), notes, boxes, (images.shape[-2], images.shape[-1]))
+
+    def encode(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
+        """The levels of the images, padded to a multiple the denoiser takes: once per image, for any note."""
+        return self.features(self.denoiser, padding.to_multiple(images, self.denoiser.multiple))
+
+    def decode(
+        self,
+        levels: Levels,
+        notes: Sequence[str],
+        boxes: Float[Tensor, "B 4"] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> Float[Tensor, "B K H W"]:
+        """Logits of `encode`d images; `size` (height, width) is the images' own, without it the padding stays on.
+
+        Raises:
+            ValueError: not one note per image, or a size larger than what the levels cover.
+        """
+        num, finest = levels[-1].shape[0], levels[-1]
+        padded = (finest.shape[-2] * self.strides[-1], finest.shape[-1] * self.strides[-1])
+        size = padded if size is None else size
+        if len(notes) != num:
+            raise ValueError(f"{num} images and {len(notes)} notes: give one note per image, '' where there is none")
+        if size[0] > padded[0] or size[1] > padded[1]:
+            raise ValueError(f"size {size} is larger than the {padded} that the levels cover; give the image's size")
+        if boxes is None:
+            boxes = padding.whole_boxes(num, finest.device)
+        boxes = padding.padded_boxes(boxes.to(finest.device), size, padded)
+        logits = self.head(levels, self._read(notes), boxes, padded)
+        return logits[..., : size[0], : size[1]]
+
+    def _read(self, notes: Sequence[str]) -> TextFeatures | None:
+        if self.text is None:
+            return None
+        unique = list(dict.fromkeys(notes))  # tiles of one image share their note
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not _is_frozen(self.text)):
+            text = self.text(unique)
+        rows = torch.tensor([unique.index(note) for note in notes], device=text.tokens.device)
+        return TextFeatures(tokens=text.tokens[rows], mask=text.mask[rows], pooled=text.pooled[rows])
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return not any(weight.requires_grad for weight in module.parameters())

@@ -1,0 +1,54 @@
+"""How a trained segmenter is used on whole images: part of a run, so that `segment` does what was validated."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from medtextdiff import config
+from medtextdiff.segmentation import predict
+from medtextdiff.types import Segmenter
+
+
+class Config(config.Config):
+    """The arguments of `segmentation.predict.predict`.
+
+    mode: "resize" shows the model the whole image at `size` x `size`; "tiles" reads it in its own resolution times
+    `scale`. flips: average over the four mirror images, four times slower.
+    """
+
+    mode: predict.Mode = "tiles"
+    size: PositiveInt = 256
+    tile: PositiveInt = 256
+    overlap: float = Field(default=0.25, ge=0, lt=1)
+    scale: PositiveFloat = 1.0
+    flips: bool = False
+    batch_size: PositiveInt = 4
+
+    def probabilities(
+        self,
+        segmenter: Segmenter,
+        image: Float[Tensor, "3 H W"],
+        note: str,
+        mirror_note: Callable[[str, bool, bool], str] | None = None,
+    ) -> Float[Tensor, "K H W"]:
+        """Probabilities at the image's size. `mirror_note(note, left_right, up_down)` is needed with `flips`."""
+        settings = self.model_dump(exclude={"flips"})
+        return predict.predict(segmenter, image, note, flips=mirror_note if self.flips else None, **settings)
+
+    def logits(self, segmenter: Segmenter, image: Float[Tensor, "3 H W"], note: str) -> Float[Tensor, "K h w"]:
+        """The model's own logits of the working image, the whole of it at once."""
+        with torch.no_grad():
+            return segmenter(self.working_image(image), [note])[0].float()
+
+    def working_image(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 3 h w"]:
+        """The image at the size the model reads it: `size` x `size`, or `scale` times its own."""
+        height, width = image.shape[-2:]
+        scaled = (max(1, round(height * self.scale)), max(1, round(width * self.scale)))
+        size = (self.size, self.size) if self.mode == "resize" else scaled
+        if (height, width) == size:
+            return image[None]
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)
