@@ -111,7 +111,7 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
         if not isinstance(current, Config):
             raise ConfigError(f"no setting '{whole}': '{name}' holds a plain value, nothing is inside it")
         value = _set(current, rest, text, whole)
-    elif isinstance(current, Config) and text.lower() not in ("null", "none"):
+    elif isinstance(current, Config) and text.lower() != "null":
         value = _sibling(current, text, whole)
     else:
         value = _parse(text)

@@ -17,7 +17,8 @@ class Config(config.Config):
     """The arguments of `segmentation.predict.predict`.
 
     mode: "resize" shows the model the whole image at `size` x `size`; "tiles" reads it in its own resolution times
-    `scale`. flips: average over the four mirror images, four times slower.
+    `scale`. flips: average over the four mirror images, four times slower. antialias: False shrinks images as the
+    published code does.
     """
 
     mode: predict.Mode = "tiles"
@@ -27,6 +28,7 @@ class Config(config.Config):
     scale: PositiveFloat = 1.0
     flips: bool = False
     batch_size: PositiveInt = 4
+    antialias: bool = True
 
     def probabilities(
         self,
@@ -51,4 +53,4 @@ class Config(config.Config):
         size = (self.size, self.size) if self.mode == "resize" else scaled
         if (height, width) == size:
             return image[None]
-        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=True)
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False, antialias=self.antialias)

@@ -1,7 +1,7 @@
 """Encode an image once, ask it many notes: the levels of its tiles, and where each tile lies."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,7 @@ class Encoded:
 
     @classmethod
     @torch.no_grad()
-    def of(cls, segmenter: Any, image: Float[Tensor, "3 H W"], settings: use.Config) -> Self:
+    def of(cls, segmenter: Any, image: Float[Tensor, "3 H W"], settings: use.Config) -> "Encoded":
         """Encode `image` as `settings` would read it, without mirror averaging."""
         work = settings.working_image(image)
         height, width = work.shape[-2:]

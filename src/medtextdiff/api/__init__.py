@@ -1,0 +1,26 @@
+"""The only door to the machinery: what the commands, a server and notebooks call."""
+
+from medtextdiff.api.data import data_check
+from medtextdiff.api.evaluating import evaluate
+from medtextdiff.api.importing import convert_adm, import_published
+from medtextdiff.api.model import Model, Result, load
+from medtextdiff.api.segmenting import features, segment, segment_files
+from medtextdiff.api.shelf import models
+from medtextdiff.api.training import recipes, show, train
+
+__all__ = [
+    "Model",
+    "Result",
+    "convert_adm",
+    "data_check",
+    "evaluate",
+    "features",
+    "import_published",
+    "load",
+    "models",
+    "recipes",
+    "segment",
+    "segment_files",
+    "show",
+    "train",
+]

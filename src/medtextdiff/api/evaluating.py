@@ -1,0 +1,197 @@
+"""Score a model on a data set: per-image rows, intervals, a paired test, and a report."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from medtextdiff import __version__
+from medtextdiff.api.model import Model, as_picture, load
+from medtextdiff.config import ConfigError
+from medtextdiff.data import images, transforms
+from medtextdiff.data.dataset import read_labels
+from medtextdiff.data.errors import DataError
+from medtextdiff.data.sources import detect
+from medtextdiff.evaluation.report import Example, read_curves, write_report
+from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
+from medtextdiff.recipes.run_folder import CONFIG
+from medtextdiff.types import Record
+
+Say = Callable[[str], None]
+NOTES = ("right", "none", "wrong")
+PUBLISHED_SIZE = 256
+
+
+def evaluate(
+    model: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    split: str = "val",
+    against: str | Path | None = None,
+    notes: str = "right",
+    mode: str | None = None,
+    at: int | None = None,
+    as_published: bool = False,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    progress: Say = lambda line: None,
+) -> dict[str, str]:
+    """Score `model` on a split and write `report.json`, `per_image.csv` and `report.html`.
+
+    Args:
+        model: a run folder or a shipped model's name.
+        data: the data set's folder or manifest.
+        against: another model; both are scored on the same images and compared in pairs.
+        notes: "right"; "none"; or "wrong", each image with the next image's differing note.
+        at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
+        as_published: also score as the published code does, at 256 px against its grown masks.
+
+    Returns:
+        The foreground's scores as text, with intervals.
+
+    Raises:
+        ConfigError, DataError: a model, data set or option that cannot be used; OutputExists: `out` is there.
+    """
+    if notes not in NOTES:
+        raise ConfigError(f"no notes '{notes}'; give right, none or wrong")
+    if Path(out).exists() and not overwrite:
+        raise FileExistsError(f"{out} exists; choose another folder, or overwrite it with --overwrite")
+    records = _records(data, split)
+    words = _words(records, notes)
+    scorer = _Scorer(mode, at, as_published, progress)
+    loaded = load(model, device=device, precision=precision)
+    rows = scorer.rows(loaded, records, words)
+    other = None if against is None else load(against, device=device, precision=precision)
+    others = None if other is None else {other.name: scorer.rows(other, records, words)}
+    summary = summarise(rows)
+    curves = loaded_curves(model)
+    meta = _meta(loaded, data, split, notes, mode, at, len(rows))
+    write_report(
+        Path(out),
+        title=f"{loaded.name} on {Path(data).name} ({split})",
+        rows=rows,
+        summary=summary,
+        meta=meta,
+        pictures=lambda name: scorer.example(loaded, records, words, name),
+        curves=curves,
+        against=others,
+        overwrite=overwrite,
+    )
+    progress(f"wrote {Path(out) / 'report.html'}")
+    return _as_text(summary) | {"images": str(len(rows))}
+
+
+class _Scorer:
+    """How every image of a report is predicted and scored."""
+
+    def __init__(self, mode: str | None, at: int | None, as_published: bool, progress: Say) -> None:
+        self.mode, self.at, self.as_published, self.progress = mode, at, as_published, progress
+
+    def rows(self, model: Model, records: Sequence[Record], words: Sequence[str]) -> list[Row]:
+        rows = []
+        for number, (record, note) in enumerate(zip(records, words, strict=True), 1):
+            image, truth = self._pair(model, record)
+            result = model.segment(image, note, mode=self.mode)  # type: ignore[arg-type]
+            scores = score_image(result.mask, truth, model.num_classes)
+            if self.as_published:
+                scores["as_published"] = self._as_published(result.probabilities, truth)
+            rows.append(Row(record.id, scores, bool(note.strip()), record.patient))
+            self.progress(f"{model.name}: {number}/{len(records)}")
+        return rows
+
+    def example(self, model: Model, records: Sequence[Record], words: Sequence[str], name: str) -> Example:
+        index = next(k for k, record in enumerate(records) if record.id == name)
+        image, truth = self._pair(model, records[index])
+        result = model.segment(image, words[index], mode=self.mode)  # type: ignore[arg-type]
+        pixels = np.broadcast_to(image, (*image.shape[:2], 3))
+        return Example((255 * pixels).round().astype(np.uint8), truth, result.mask)
+
+    def _pair(self, model: Model, record: Record) -> tuple[np.ndarray, np.ndarray]:
+        """The image as floats [H W C] in [0, 1] and its mask, at the size that is scored."""
+        assert record.image is not None
+        foreground = getattr(model.run.data, "foreground", "ids")
+        labels = read_labels(record, model.num_classes, "any" if foreground == "any" else "ids")
+        assert labels is not None
+        pixels = torch.from_numpy(as_picture(images.read(record.image)).pixels).permute(2, 0, 1)
+        if labels.shape != pixels.shape[-2:]:
+            raise DataError(f"record '{record.id}': the mask's size is not its image's; run medtextdiff data check")
+        truth = labels.long()
+        if self.at is not None:
+            pixels = transforms.resize_image(pixels, self.at)
+            truth = transforms.resize_mask(truth, self.at)
+        return pixels.permute(1, 2, 0).clamp(0, 1).numpy(), truth.numpy()
+
+    def _as_published(self, probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+        small = transforms.resize_image(torch.from_numpy(probs), PUBLISHED_SIZE).numpy()
+        return score_as_published(small, transforms.published_mask(torch.from_numpy(truth), PUBLISHED_SIZE).numpy())
+
+
+def loaded_curves(model: str | Path) -> list[dict[str, Any]] | None:
+    """The lines of a run's metrics.jsonl, or None where it has none (a shipped model)."""
+    path = Path(model) / "metrics.jsonl"
+    return read_curves(path) if path.is_file() and (Path(model) / CONFIG).is_file() else None
+
+
+def _records(data: str | Path, split: str) -> list[Record]:
+    records = detect(data).build().records(split)  # type: ignore[attr-defined]
+    scored = [record for record in records if record.mask is not None and record.image is not None]
+    if not scored:
+        raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
+    return scored
+
+
+def _words(records: Sequence[Record], notes: str) -> list[str]:
+    own = [record.note for record in records]
+    if notes == "right":
+        return own
+    if notes == "none":
+        return [""] * len(own)
+    return [_another(own, k) for k in range(len(own))]
+
+
+def _another(own: Sequence[str], index: int) -> str:
+    """The next image's note that differs from this one's."""
+    for step in range(1, len(own)):
+        other = own[(index + step) % len(own)]
+        if other != own[index]:
+            return other
+    raise ConfigError("all images of this split share one note, so there is no wrong one; use --notes none")
+
+
+def _meta(
+    model: Model, data: str | Path, split: str, notes: str, mode: str | None, at: int | None, num: int
+) -> dict[str, Any]:
+    return {
+        "command": shlex.join(["medtextdiff", *sys.argv[1:]]),
+        "model": model.name,
+        "model sha256": model.sha256,
+        "recipe": model.run.kind(),
+        "data": str(data),
+        "split": split,
+        "notes": notes,
+        "mode": mode or model.run.use.mode,
+        "scored at": f"{at} x {at} px" if at else "native size",
+        "images": num,
+        "training seed": model.run.training.seed,
+        "precision": model.precision,
+        "medtextdiff": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _as_text(summary: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for region, scores in summary["regions"].items():
+        for name, value in scores.items():
+            if isinstance(value, dict):
+                factor = 1.0 if name == "hd95" else 100.0
+                mean, low, high = (factor * value[key] for key in ("mean", "low", "high"))
+                label = name if region == FOREGROUND else f"{region} {name}"
+                found[label] = f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+    return found

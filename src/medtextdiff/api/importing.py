@@ -1,0 +1,76 @@
+"""Other projects' weights become our folders."""
+
+import shutil
+from pathlib import Path
+
+
+from medtextdiff.api import training
+from medtextdiff.config import ConfigError, nearest
+from medtextdiff.data.errors import OutputExists
+from medtextdiff.diffusion import adm, adm_flags, denoiser
+from medtextdiff.recipes import segmentation as segmentation_recipes
+from medtextdiff.segmentation import published
+from medtextdiff.text.encoders import fixed_length
+
+RECIPES = {
+    "monuseg": segmentation_recipes.fasttextdiff_monuseg_as_published,
+    "qata": segmentation_recipes.fasttextdiff_qata_as_published,
+    "mosmed": segmentation_recipes.fasttextdiff_mosmed_as_published,
+}
+
+
+def convert_adm(checkpoint: Path, *, out: Path, flags: Path | None = None, overwrite: bool = False) -> str:
+    """Write the diffusers folder of an OpenAI guided-diffusion checkpoint.
+
+    Raises:
+        CheckpointError: not such a checkpoint, or a pickle with code in it; FileExistsError: `out` is there.
+    """
+    known = None if flags is None else adm_flags.read_flags(flags)
+    adm.convert_checkpoint(checkpoint, known, out, overwrite=overwrite)
+    return f"wrote {out}; load it with diffusers.UNet2DModel.from_pretrained"
+
+
+def import_published(
+    *, adm: Path, head: Path, text: str, name: str, out: Path, flags: Path | None = None, overwrite: bool = False
+) -> str:
+    """Write a run folder whose `segment --save-logits` gives the published code's logits.
+
+    The run holds the converted denoiser and the head; the text encoder stays where `text` says.
+
+    Raises:
+        ConfigError: an unknown `name`; CheckpointError, TextError: files that do not fit; OutputExists.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"no published settings are called '{name}'; {nearest(name, RECIPES)}")
+    if out.exists() and not overwrite:
+        raise OutputExists(f"{out} exists; give another folder, or --overwrite")
+    building = out.with_name(f".{out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        convert_adm(adm, out=building / "denoiser", flags=flags)
+        _finish(head, text, name, building)
+        shutil.rmtree(out, ignore_errors=True)
+        building.rename(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return f"wrote {out}; segment with --model {out}"
+
+
+def _finish(head: Path, text: str, name: str, building: Path) -> None:
+    run = RECIPES[name]()
+    located = Path(text).resolve() if Path(text).is_dir() else text
+    settings = run.model.replace(  # type: ignore[attr-defined]
+        denoiser=denoiser.Config(path="./denoiser"), text=fixed_length.Config(path=str(located))
+    )
+    run = run.replace(model=settings)
+    model = run.build_model(building)
+    state = published.convert_head(adm.read_checkpoint(head))
+    published.load_head(model.head, state, name)  # type: ignore[arg-type]
+    training.finish(run, model, building, also=_files(building / "denoiser", building))
+
+
+def _files(folder: Path, root: Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+
+

@@ -1,0 +1,197 @@
+"""A trained segmenter, ready to use: `load(...)`, then `segment`, or `encode` once and `decode` for every note."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medtextdiff.api import shelf
+from medtextdiff.config import ConfigError
+from medtextdiff.data import images, transforms
+from medtextdiff.data.errors import ImageError
+from medtextdiff.evaluation.calibration import confidence
+from medtextdiff.recipes import run_folder, segmentation_run
+from medtextdiff.recipes.segmentation_run import mirror_note
+from medtextdiff.segmentation.predict import Mode
+from medtextdiff.segmentation.views import Encoded
+from medtextdiff.training.components import check_components, load_components
+from medtextdiff.types import Levels, Picture
+
+Image = str | Path | Picture | np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """One segmented image, at its own size. `confidence` in [0, 1] is the model's own (docs/method.md)."""
+
+    mask: Int[np.ndarray, "H W"]
+    probabilities: Float[np.ndarray, "K H W"]
+    foreground: float  # share of the image, in percent
+    confidence: float
+    seconds: float
+
+
+class Model:
+    """A segmenter with its settings of use. Made by `load`."""
+
+    def __init__(
+        self, name: str, run: segmentation_run.Run, segmenter: Any, device: torch.device, precision: str, sha256: str
+    ) -> None:
+        self.name, self.run, self.segmenter = name, run, segmenter
+        self.device, self.precision, self.sha256 = device, precision, sha256
+
+    @property
+    def num_classes(self) -> int:
+        """K, background included."""
+        return int(self.segmenter.num_classes)
+
+    def segment(self, image: Image, note: str = "", *, mode: Mode | None = None) -> Result:
+        """Segment one image: a path, a `Picture`, or an array [H W], [H W 1] or [H W 3], uint8 or float in [0, 1].
+
+        `note` "" means there is none. `mode` departs from what the model was validated with.
+
+        Raises:
+            ImageError: an image that cannot be read or is no image.
+        """
+        started = time.perf_counter()
+        tensor = self._tensor(image)
+        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        with self._autocast():
+            probs = use.probabilities(self.segmenter, tensor, note, mirror_note)
+        return self._result(probs, started)
+
+    def encode(self, image: Image, *, mode: Mode | None = None) -> Encoded:
+        """What the image gives, whatever the note: the expensive part. Mirror averaging is left out.
+
+        Raises:
+            ImageError: as `segment`. ConfigError: a model that does not part image and note.
+        """
+        if not hasattr(self.segmenter, "encode"):
+            raise ConfigError(f"{self.name} reads no notes, so nothing can be encoded apart; use segment")
+        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        with self._autocast():
+            return Encoded.of(self.segmenter, self._tensor(image), use)
+
+    def decode(self, encoded: Encoded, note: str = "") -> Result:
+        """The mask of an encoded image for a note: cheap, so a note can be edited many times."""
+        started = time.perf_counter()
+        with self._autocast():
+            probs = encoded.probabilities(self.segmenter, note)
+        return self._result(probs, started)
+
+    def logits(self, image: Image, note: str = "", *, mode: Mode | None = None) -> Float[np.ndarray, "K h w"]:
+        """The model's raw logits: at its working size, the whole image at once."""
+        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        with self._autocast():
+            return use.logits(self.segmenter, self._tensor(image), note).cpu().numpy()
+
+    def levels(self, image: Image) -> Levels:
+        """The denoiser's levels of the whole image at its working size."""
+        if not hasattr(self.segmenter, "encode"):
+            raise ConfigError(f"{self.name} has no denoiser, so it has no levels; give a FastTextDiff run")
+        with self._autocast(), torch.no_grad():
+            levels = self.segmenter.encode(self.run.use.working_image(self._tensor(image)))
+        return [level.float().cpu() for level in levels]
+
+    def _tensor(self, image: Image) -> Float[Tensor, "3 H W"]:
+        return transforms.to_tensor(as_picture(image)).to(self.device)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+    def _result(self, probs: Tensor, started: float) -> Result:
+        found = probs.float().cpu().numpy()
+        mask = found.argmax(axis=0).astype(np.int64)
+        share = 100 * float((mask > 0).mean())
+        return Result(mask, found, share, confidence(found), time.perf_counter() - started)
+
+
+def load(name_or_run: str | Path, *, device: str = "auto", precision: str = "auto") -> Model:
+    """A shipped model by name, or a run folder, ready to use.
+
+    Args:
+        name_or_run: `medtextdiff models` lists the names.
+        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
+        precision: "float32", "bf16", or "auto": bf16 where the device computes in it.
+
+    Raises:
+        ConfigError: no such model, or settings that cannot be; RunError: a file is missing or was tampered with.
+    """
+    folder = shelf.find(name_or_run)
+    hashes = check_components(folder)
+    run = run_folder.read_config(folder)
+    if not isinstance(run, segmentation_run.Run):
+        raise ConfigError(f"{name_or_run} is no segmentation run but a {run.kind()}; it cannot segment")
+    where = _device(device)
+    segmenter = run.build_model(folder)
+    load_components(segmenter, folder, built=run_folder.own_parts(run.model))
+    segmenter = segmenter.to(where, memory_format=torch.channels_last).eval()
+    return Model(str(name_or_run), run, segmenter, where, _precision(precision, where), _digest(hashes))
+
+
+def as_picture(image: Image) -> Picture:
+    """Whatever a person hands in, as a Picture.
+
+    Raises:
+        ImageError: a file that cannot be read; an array of another shape, type or range.
+    """
+    if isinstance(image, Picture):
+        return image
+    if isinstance(image, str | Path):
+        return images.read(image)
+    pixels = np.asarray(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise ImageError(f"an image array is [H W], [H W 1] or [H W 3]; this one has shape {np.shape(image)}")
+    if pixels.dtype == np.uint8:
+        return Picture(pixels.astype(np.float32) / 255)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ImageError(f"an image array is uint8 or float in [0, 1]; this one is {pixels.dtype}: scale it first")
+    if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
+        raise ImageError("a float image array lies in [0, 1] without NaN; this one does not: scale it first")
+    return Picture(pixels.astype(np.float32))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device '{name}' is not there: torch sees no GPU; use --device cpu")
+    return device
+
+
+def _precision(name: str, device: torch.device) -> Literal["float32", "bf16"]:
+    if name not in ("auto", "float32", "bf16"):
+        raise ConfigError(f"no precision '{name}'; give auto, float32 or bf16")
+    if name != "auto":
+        return cast(Literal["float32", "bf16"], name)
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units() else "float32"
+
+
+def _has_bf16_units() -> bool:
+    """Whether the CPU multiplies in bf16 (AVX512-BF16 or AMX), and does not only emulate it."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def _digest(hashes: dict[str, str]) -> str:
+    import hashlib
+
+    return hashlib.sha256("".join(f"{name}{value}" for name, value in sorted(hashes.items())).encode()).hexdigest()
+
+

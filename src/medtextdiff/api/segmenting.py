@@ -1,0 +1,249 @@
+"""Segment files: one image or a folder, with a note for each, written next to each other whole or not at all."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medtextdiff.api.model import Image, Model, Result, load
+from medtextdiff.config import ConfigError
+from medtextdiff.data import images, tables
+from medtextdiff.data.atomic import refuse_existing, whole_file
+from medtextdiff.data.errors import DataError, OutputExists
+from medtextdiff.evaluation.result import ResultItem, result_page
+from medtextdiff.training.disk import write_json
+from medtextdiff.types import Picture
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One line of the table. `note` is not kept: it may speak of a patient."""
+
+    image: str
+    has_note: bool
+    foreground: float  # percent
+    confidence: float
+    seconds: float
+    files: dict[str, str]
+
+
+@dataclass
+class Report:
+    """What became of a list of images."""
+
+    results: list[FileResult] = field(default_factory=list)
+    failures: list[tuple[str, str]] = field(default_factory=list)  # (file, why)
+
+    @property
+    def total(self) -> int:
+        """Images that were asked for."""
+        return len(self.results) + len(self.failures)
+
+
+def segment(image: Image, note: str = "", *, model: str | Path = "nuclei-small", **options: Any) -> Result:
+    """Segment one image; `options` are those of `load`. For many images load the model once."""
+    return load(model, **options).segment(image, note)
+
+
+def segment_files(
+    inputs: Sequence[Path],
+    *,
+    model: str | Path,
+    out: Path,
+    note: str | None = None,
+    notes: Path | None = None,
+    overlay: bool = False,
+    probabilities: bool = False,
+    save_logits: Path | None = None,
+    page: bool = False,
+    mode: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
+    progress: Say = lambda line: None,
+) -> Report:
+    """Write `NAME_mask.png` for each image into `out`, and what else is asked for, with `result.json` for all.
+
+    A bad file is listed in the report, and the others go on.
+
+    Raises:
+        ConfigError, DataError: a bad model, option, folder or table: nothing was written.
+    """
+    if mode not in (None, "resize", "tiles"):
+        raise ConfigError(f"no mode '{mode}'; give resize or tiles")
+    paths = _paths(inputs)
+    words = _notes(paths, note, notes)
+    if save_logits is not None and (len(paths) != 1 or save_logits.suffix != ".npy"):
+        raise ConfigError("--save-logits takes one image and a name that ends in .npy")
+    if out.exists() and not out.is_dir():
+        raise OutputExists(f"{out} is a file; give a folder with -o")
+    names = _names(paths)
+    wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
+    _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
+    loaded = load(model, device=device, precision=precision)
+    out.mkdir(parents=True, exist_ok=True)
+    report, items = Report(), []
+    for path, name, text in zip(paths, names, words, strict=True):
+        try:
+            picture, result = _segment_one(loaded, path, text, mode)
+            files = _write(out, name, picture, result, wanted, overwrite)
+            if save_logits is not None:
+                _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
+        except (ValueError, OSError, MemoryError) as error:
+            report.failures.append((str(path), " ".join(str(error).split()) or type(error).__name__))
+            continue
+        line = FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
+        report.results.append(line)
+        if page:
+            items.append(_item(name, picture, result, loaded.name))
+        if len(paths) > 1:
+            progress(f"{report.total}/{len(paths)} {path.name}")
+    _report_cuts(loaded, progress)
+    write_json(out / "result.json", _summary(loaded, report))
+    if page and items:
+        result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
+    return report
+
+
+def features(
+    image: Path, *, model: str | Path, out: Path, device: str = "auto", precision: str = "auto", overwrite: bool = False
+) -> dict[str, tuple[int, ...]]:
+    """Write the denoiser's levels of an image as safetensors (`level_0` the coarsest), and give their shapes.
+
+    Raises:
+        ConfigError, ImageError, OutputExists.
+    """
+    from safetensors.torch import save
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"levels are written as .safetensors, not '{out.suffix}'; name the output so")
+    refuse_existing(out, overwrite)
+    levels = load(model, device=device, precision=precision).levels(image)
+    tensors = {f"level_{k}": level[0].contiguous() for k, level in enumerate(levels)}
+    with whole_file(out, overwrite) as file:
+        file.write(save(tensors))
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _segment_one(model: Model, path: Path, note: str, mode: Any) -> tuple[Picture, Result]:
+    started = time.perf_counter()
+    picture = images.read(path)
+    result = model.segment(picture, note, mode=mode)
+    seconds = time.perf_counter() - started
+    return picture, Result(result.mask, result.probabilities, result.foreground, result.confidence, seconds)
+
+
+def _write(
+    out: Path, name: str, picture: Picture, result: Result, wanted: Sequence[str], overwrite: bool
+) -> dict[str, str]:
+    files = {kind: f"{name}_{kind}.png" for kind in ("mask", *wanted)}
+    if "overlay" in files:
+        images.write_overlay(out / files["overlay"], picture, result.mask, overwrite)
+    if "probability" in files:
+        images.write_probabilities(out / files["probability"], 1 - result.probabilities[0].clip(0, 1), overwrite)
+    images.write_mask(out / files["mask"], result.mask, overwrite)
+    return files
+
+
+def _item(name: str, picture: Picture, result: Result, model: str) -> ResultItem:
+    pixels = np.broadcast_to(picture.pixels, (*picture.pixels.shape[:2], 3))
+    shown = (255 * pixels).round().astype(np.uint8)
+    foreground = 1 - result.probabilities[0]
+    return ResultItem(name, shown, result.mask, result.confidence, result.seconds, model, foreground)
+
+
+def _save_logits(path: Path, logits: np.ndarray, overwrite: bool) -> None:
+    with whole_file(path, overwrite) as file:
+        np.save(file, logits)
+
+
+def _summary(model: Model, report: Report) -> dict[str, Any]:
+    results = [
+        {
+            "image": line.image,
+            "has_note": line.has_note,
+            "foreground_percent": round(line.foreground, 3),
+            "confidence": round(line.confidence, 4),
+            "seconds": round(line.seconds, 3),
+            "files": line.files,
+        }
+        for line in report.results
+    ]
+    failures = [{"image": place, "why": why} for place, why in report.failures]
+    about = {"model": model.name, "sha256": model.sha256, "device": str(model.device), "precision": model.precision}
+    return about | {"results": results, "failures": failures}
+
+
+def _report_cuts(model: Model, progress: Say) -> None:
+    text = getattr(model.segmenter, "text", None)
+    if text is not None and hasattr(text, "cuts") and text.cuts.notes:
+        progress(f"{text.cuts.notes} notes were longer than the text encoder takes: {text.cuts.tokens} tokens cut")
+
+
+def _paths(inputs: Sequence[Path]) -> list[Path]:
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = images.list_images(path)
+            if not inside:
+                raise DataError(f"folder {path} holds no image; it may hold {', '.join(sorted(images.SUFFIXES))}")
+            found += inside
+        else:
+            found.append(path)
+    if not found:
+        raise DataError("no image was named; give files or folders")
+    return found
+
+
+def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[str]:
+    if table is None:
+        return [note or ""] * len(paths)
+    if note is not None:
+        raise ConfigError("give --note or --notes, not both")
+    rows = {row.cells["image"]: row.cells.get("note", "") for row in tables.read_table(table, required=("image", "note"))}
+    known = {key: text for name, text in rows.items() for key in (name, Path(name).name)}
+    missing = [path.name for path in paths if str(path) not in known and path.name not in known]
+    if missing:
+        some = tables.join(missing)
+        raise DataError(f"{table} has no row for {len(missing)} images ({some}); add rows, with an empty note if none")
+    return [known.get(str(path), known.get(path.name, "")) for path in paths]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """What the outputs are called: the stem, with the folder or the ending where two images would collide."""
+    stems = [path.stem for path in paths]
+    return [path.stem if stems.count(path.stem) == 1 else _long(path, paths) for path in paths]
+
+
+def _long(path: Path, paths: Sequence[Path]) -> str:
+    names = [other.name for other in paths]
+    plain = path.name.replace(".", "_")
+    return plain if names.count(path.name) == 1 else f"{path.parent.name}_{plain}"
+
+
+def _check_free(
+    out: Path, names: Sequence[str], kinds: Sequence[str], page: bool, logits: Path | None, overwrite: bool
+) -> None:
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"several images would be written as {tables.join(twice)}; segment their folders one by one")
+    if overwrite:
+        return
+    wanted = [out / f"{name}_{kind}.png" for name in names for kind in kinds]
+    there = [path for path in _also(out, wanted, page, logits) if path.exists()]
+    if there:
+        raise OutputExists(f"{there[0]} exists ({len(there)} outputs do); give another -o, or --overwrite")
+
+
+def _also(out: Path, wanted: list[Path], page: bool, logits: Path | None) -> Iterator[Path]:
+    yield from wanted
+    yield out / "result.json"
+    if page:
+        yield out / "result.html"
+    if logits is not None:
+        yield logits

@@ -1,0 +1,90 @@
+"""Train a recipe into a run folder."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medtextdiff import recipes as recipe_room
+from medtextdiff.api import shelf
+from medtextdiff.config import Config, ConfigError, override, to_json
+from medtextdiff.recipes import run_folder
+from medtextdiff.training import components, engine, provenance
+
+
+def recipes() -> dict[str, str]:
+    """Every recipe's name with the first line of what it says about itself."""
+    return {name: (function.__doc__ or "").strip().splitlines()[0] for name, function in recipe_room.listing().items()}
+
+
+def show(what: str | Path, *, settings: Sequence[str] = ()) -> str:
+    """The configuration of a recipe, a shipped model or a run folder, as JSON.
+
+    Raises:
+        ConfigError: none of these; the nearest name is offered.
+    """
+    return json.dumps(to_json(override(_run_of(what), settings)), indent=2)
+
+
+def train(recipe: str | Config, *, settings: Sequence[str] = (), out: str | Path, device: str = "auto") -> dict[str, Any]:
+    """Train into `out`; an unfinished run there is resumed. Returns the last step and scores.
+
+    Afterwards `out` holds config.json, lock.json (data hashes, versions, seed, commit), metrics.jsonl, one folder for
+    each trained component, and manifest.json with the hashes of all.
+
+    Raises:
+        ConfigError: an unknown recipe or setting, or settings that cannot be.
+        RunError: `out` belongs to another run; TrainingError: the loss is not finite; Interrupted: a signal.
+    """
+    run = override(recipe_room.find(recipe) if isinstance(recipe, str) else recipe, settings)
+    run_dir = Path(out)
+    _check_free(run_dir, run)
+    job = run.job()  # type: ignore[attr-defined]
+    run_dir.mkdir(parents=True, exist_ok=True)
+    provenance.write_lock(run_dir, config=run, data=job.data_hashes, seed=run.training.seed)  # type: ignore[attr-defined]
+    run_folder.write_config(run, run_dir)
+    result = engine.fit(
+        job.model,
+        job.loss,
+        job.data,
+        run.training,  # type: ignore[attr-defined]
+        run_dir,
+        validate=job.validate,
+        after_step=job.after_step,
+        device=device,
+    )
+    finish(run, job.model, run_dir)
+    return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
+
+
+def finish(run: Config, model: Any, run_dir: Path, *, dtype: Any = None, also: Sequence[str] = ()) -> None:
+    """Write the components and the config that finds them: what makes a run folder complete.
+
+    `also` names further files in the folder that the manifest shall seal.
+    """
+    run_folder.write_config(_with_own_parts(run, model), run_dir)
+    components.save_components(model, run_dir, dtype=dtype, also=[run_folder.CONFIG, *also])
+
+
+def _with_own_parts(run: Config, model: Any) -> Config:
+    """The config in which each component that was trained and saved whole is loaded from the run folder."""
+    settings: Config = run.model  # type: ignore[attr-defined]
+    for name, child in model.named_children():
+        part = getattr(settings, name, None)
+        trained = any(weight.requires_grad for weight in child.parameters())
+        if trained and hasattr(child, "save_pretrained") and isinstance(part, Config):
+            settings = settings.replace(**{name: part.saved(f"./{name}")})  # type: ignore[attr-defined]
+    return run.replace(model=settings)
+
+
+def _check_free(run_dir: Path, run: Config) -> None:
+    if (run_dir / components.MANIFEST).is_file():
+        raise ConfigError(f"{run_dir} holds a finished run; give another folder with -o, or delete that one first")
+    if run_dir.is_file():
+        raise ConfigError(f"{run_dir} is a file; give a folder with -o")
+
+
+def _run_of(what: str | Path) -> Config:
+    if (Path(what) / run_folder.CONFIG).is_file() or str(what) in run_folder.builtin_names():
+        return run_folder.read_config(shelf.find(what))
+    return recipe_room.find(str(what))

@@ -1,0 +1,44 @@
+"""What a run becomes when it is built: the model, its loss and its data, ready for the engine."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Loss = Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
+
+
+@dataclass
+class Job:
+    """Everything `training.engine.fit` needs, and what the run folder records.
+
+    `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
+    `data_hashes` says which files were trained on (id -> SHA-256 of the content).
+    """
+
+    model: nn.Module
+    loss: Loss
+    data: Any
+    validate: Callable[[nn.Module], dict[str, float]] | None = None
+    after_step: Callable[[nn.Module, int], None] | None = None
+    data_hashes: dict[str, str] = field(default_factory=dict)
+
+
+class Wrapped(nn.Module):
+    """A model of named components, so that a run folder has one sub-folder for each."""
+
+    def __init__(self, **components: nn.Module) -> None:
+        super().__init__()
+        for name, component in components.items():
+            self.add_module(name, component)
+
+
+def on_component(name: str, loss: Loss) -> Loss:
+    """A loss of one component as a loss of the `Wrapped` whole."""
+
+    def wrapped(model: nn.Module, batch: Any, rng: torch.Generator) -> dict[str, Tensor]:
+        return loss(getattr(model, name), batch, rng)
+
+    return wrapped

@@ -1,0 +1,76 @@
+"""A run's config on disk, and where the paths in it lead.
+
+In a config a path is written as it is, or
+- `builtin:NAME`: a folder that ships in the package's `pretrained/`;
+- `./NAME`: a folder within the run folder, so that a run can be moved.
+"""
+
+import json
+from pathlib import Path
+from typing import TypeVar
+
+from medtextdiff import config
+from medtextdiff.config import ConfigError, from_json, map_strings, nearest, to_json
+from medtextdiff.training.disk import write_json
+
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+CONFIG = "config.json"
+_BUILTIN = "builtin:"
+
+C = TypeVar("C", bound=config.Config)
+
+
+def builtin_names() -> list[str]:
+    """Names of the folders that ship with the package."""
+    return sorted(path.name for path in PRETRAINED.iterdir() if (path / "MODEL_CARD.md").is_file())
+
+
+def locate(settings: C, run_dir: Path | None = None) -> C:
+    """The config with its `builtin:` paths, and with `run_dir` its `./` paths, made real.
+
+    Raises:
+        ConfigError: no such builtin folder; the nearest name is offered.
+    """
+
+    def real(text: str) -> str:
+        if text.startswith(_BUILTIN):
+            name = text.removeprefix(_BUILTIN)
+            if name not in builtin_names():
+                raise ConfigError(f"'{name}' does not ship with this package; {nearest(name, builtin_names())}")
+            return str(PRETRAINED / name)
+        if text.startswith("./") and run_dir is not None:
+            return str(run_dir / text.removeprefix("./"))
+        return text
+
+    located: C = map_strings(settings, real)
+    return located
+
+
+def write_config(run: config.Config, run_dir: Path) -> None:
+    """Write `config.json`, whole or not at all."""
+    write_json(run_dir / CONFIG, to_json(run))
+
+
+def read_config(run_dir: Path) -> config.Config:
+    """The run that a run folder describes, its paths still as written.
+
+    Raises:
+        ConfigError: no run folder, or a config that is damaged or names what it may not.
+    """
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise ConfigError(f"{run_dir} is no run folder: it has no {CONFIG}; give a folder that `medtextdiff train` wrote")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is damaged ({error}); restore it, or train the run again") from None
+    found = from_json(value)
+    if not isinstance(found, config.Config):
+        raise ConfigError(f"{path} holds no run: it lacks a 'kind'; restore it, or train the run again")
+    return found
+
+
+def own_parts(settings: config.Config) -> list[str]:
+    """Names of a model config's parts that are loaded from within the run folder."""
+    names = type(settings).model_fields
+    return [name for name in names if getattr(getattr(settings, name), "path", "") == f"./{name}"]

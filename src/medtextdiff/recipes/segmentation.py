@@ -1,0 +1,157 @@
+"""Recipes that train a segmenter. Each needs `--set data.root=DIR`; figures are in docs/results.md."""
+
+from medtextdiff.data import augment
+from medtextdiff.diffusion import denoiser
+from medtextdiff.recipes.segmentation_run import Data, Run
+from medtextdiff.recipes.subsets import MONUSEG
+from medtextdiff.segmentation import consistency, features, losses, published, use
+from medtextdiff.segmentation.fusion import cross_attention
+from medtextdiff.segmentation.heads import pyramid
+from medtextdiff.segmentation.models import fasttextdiff, unet
+from medtextdiff.text.encoders import fixed_length, huggingface, tiny
+from medtextdiff.training import engine
+
+_NATIVE = augment.Config(
+    crop=192,
+    scale=(0.75, 1.33),
+    flips=True,
+    rot90=True,
+    brightness=0.2,
+    contrast=0.25,
+    saturation=0.3,
+    hue=0.04,
+    note_dropout=0.3,
+)
+_BUDGET = engine.Config(
+    max_steps=600,
+    batch_size=4,
+    learning_rate=3e-4,
+    warmup_steps=30,
+    precision="bf16",
+    ema_decay=0.99,
+    checkpoint_every=100,
+    validate_every=100_000,  # only at the end: nothing is chosen on the images that are reported
+    log_every=20,
+)
+
+
+def fasttextdiff_monuseg() -> Run:
+    """FastTextDiff, ours, on MoNuSeg's 24 labelled images, at their own size.
+
+    Source: arXiv 2512.00084, with the departures of docs/method.md: a small denoiser pre-trained by
+    `diffusion.ddpm_small` and fine-tuned, a feature-pyramid head, masked and optional notes.
+    Command: medtextdiff train segmentation.fasttextdiff_monuseg --set data.root=DIR -o RUN
+    """
+    return Run(
+        model=fasttextdiff.Config(
+            denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser", trainable=True),
+            text=huggingface.Config(path="builtin:modernbert-small/text"),
+            features=features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none"),
+            head=pyramid.Config(width=64, fusion=cross_attention.Config(), fuse_levels=2),
+        ),
+        data=Data(augmentation=_NATIVE),
+        training=_BUDGET.replace(lr_scale={"denoiser": 0.4}),
+        use=use.Config(mode="tiles", tile=256, overlap=0.25),
+    )
+
+
+def unet_monuseg() -> Run:
+    """The U-Net beside it: same data, loss, budget and scoring; its own learning rate.
+
+    Command: medtextdiff train segmentation.unet_monuseg --set data.root=DIR -o RUN
+    """
+    run = fasttextdiff_monuseg()
+    return run.replace(model=unet.Config(), training=_BUDGET.replace(learning_rate=1e-3))
+
+
+def fasttextdiff_monuseg_5() -> Run:
+    """Five labelled images (subset 0) and the other training images without labels.
+
+    Other subsets: --set data.subset=ID,ID,... with the ids of recipes/subsets.py.
+    Command: medtextdiff train segmentation.fasttextdiff_monuseg_5 --set data.root=DIR -o RUN
+    """
+    return _few(fasttextdiff_monuseg(), 5)
+
+
+def fasttextdiff_monuseg_1() -> Run:
+    """One labelled image (subset 0) and the other training images without labels.
+
+    Command: medtextdiff train segmentation.fasttextdiff_monuseg_1 --set data.root=DIR -o RUN
+    """
+    return _few(fasttextdiff_monuseg(), 1)
+
+
+def unet_monuseg_5() -> Run:
+    """The U-Net with five labelled images (subset 0), the same budget.
+
+    Command: medtextdiff train segmentation.unet_monuseg_5 --set data.root=DIR -o RUN
+    """
+    return _few(unet_monuseg(), 5, consistent=False)
+
+
+def unet_monuseg_1() -> Run:
+    """The U-Net with one labelled image (subset 0), the same budget.
+
+    Command: medtextdiff train segmentation.unet_monuseg_1 --set data.root=DIR -o RUN
+    """
+    return _few(unet_monuseg(), 1, consistent=False)
+
+
+def fasttextdiff_tiny() -> Run:
+    """FastTextDiff at toy size from random weights: shows in seconds that an installation and a data set work.
+
+    Command: medtextdiff train segmentation.fasttextdiff_tiny --set data.root=DIR -o RUN
+    """
+    return Run(
+        model=fasttextdiff.Config(
+            denoiser=denoiser.Scratch.tiny(),
+            text=tiny.Config(),
+            features=features.Config(taps=(1, 3), timesteps=(50,), noise="none"),
+            head=pyramid.Config(width=16),
+        ),
+        data=Data(augmentation=augment.Config(crop=32, flips=True, note_dropout=0.3)),
+        training=engine.Config(max_steps=4, batch_size=2, ema_decay=0.9, log_every=1, validate_every=2),
+        use=use.Config(tile=64),
+    )
+
+
+def fasttextdiff_monuseg_as_published() -> Run:
+    """The published FastTextDiff, quirks included: BGR, grown masks, 10 tokens, Dice on raw logits, one image a step.
+
+    Source: arXiv 2512.00084 and its code (docs/method.md lists the quirks). Needs the converted ADM checkpoint and a
+    ModernBERT: --set model.denoiser.path=DIR --set model.text.path=DIR.
+    Hardware: one GPU with 24 GB; the paper reports 78.72 Dice on the validation images it selects on.
+    """
+    return _published("monuseg", max_steps=50 * 24)
+
+
+def fasttextdiff_qata_as_published() -> Run:
+    """The published FastTextDiff on QaTa-COV19; see `fasttextdiff_monuseg_as_published`."""
+    return _published("qata", max_steps=50 * 5716)
+
+
+def fasttextdiff_mosmed_as_published() -> Run:
+    """The published FastTextDiff on MosMedData+; see `fasttextdiff_monuseg_as_published`."""
+    return _published("mosmed", max_steps=100 * 2183)
+
+
+def _few(run: Run, num: int, consistent: bool = True) -> Run:
+    data = run.data.replace(subset=MONUSEG[num, 0])
+    return run.replace(data=data, consistency=consistency.Config(weight=1.0, ramp_up=100) if consistent else None)
+
+
+def _published(name: published.Name, max_steps: int) -> Run:
+    model = published.model_config(
+        name,
+        denoiser=denoiser.Config(path="set model.denoiser.path", dtype="float32"),
+        text=fixed_length.Config(path="set model.text.path", num_tokens=published.MAX_TOKENS),
+    )
+    return Run(
+        model=model,
+        data=Data(size=published.IMAGE_SIZE, augmentation=augment.Config(flips=True)),
+        loss=losses.as_published(),
+        training=engine.Config(
+            max_steps=max_steps, batch_size=1, learning_rate=1e-4, weight_decay=0.0, clip_norm=None, schedule="constant"
+        ),
+        use=use.Config(mode="resize", size=published.IMAGE_SIZE, antialias=False),
+    )

@@ -1,0 +1,156 @@
+"""A segmenter's run: model, data, loss, training, and how it is used afterwards, in one typed config."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import PositiveInt, SerializeAsAny
+from torch import nn
+
+from medtextdiff import config
+from medtextdiff.config import ConfigError
+from medtextdiff.data import augment, notes
+from medtextdiff.data.dataset import Dataset, Mixture
+from medtextdiff.data.images import content_hash
+from medtextdiff.data.records import subset
+from medtextdiff.data.sources import detect
+from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
+from medtextdiff.recipes.job import Job
+from medtextdiff.recipes.run_folder import locate
+from medtextdiff.segmentation import consistency as consistency_part
+from medtextdiff.segmentation import losses
+from medtextdiff.segmentation import use as use_part
+from medtextdiff.segmentation.models import unet
+from medtextdiff.training import engine
+from medtextdiff.types import Record
+
+
+class Data(config.Config):
+    """What a segmenter is trained and validated on.
+
+    root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed.
+    subset: ids of the labelled training images; empty means all. size: images are made size x size; None: their own.
+    foreground: "any" merges all classes of the masks to one. more: further labelled folders, mixed in evenly.
+    unlabelled_splits: where consistency finds images; their masks are not read.
+    """
+
+    root: str = ""
+    source: SerializeAsAny[config.Config] | None = None
+    more: tuple[str, ...] = ()
+    train_split: str = "train"
+    val_split: str | None = "val"
+    subset: tuple[str, ...] = ()
+    unlabelled_splits: tuple[str, ...] = ("train",)
+    size: PositiveInt | None = None
+    foreground: str = "any"
+    augmentation: augment.Config = augment.Config()
+
+    def records(self, split: str) -> list[Record]:
+        """The records of a split.
+
+        Raises:
+            ConfigError: no root; DataError: no data set there.
+        """
+        return self._source(self.root).records(split)
+
+    def labelled(self) -> list[list[Record]]:
+        """The labelled training records, one list for each folder.
+
+        Raises:
+            ConfigError: none has a mask; DataError: `subset` names an unknown id.
+        """
+        first = self.records(self.train_split)
+        chosen = [subset(first, self.subset) if self.subset else first]
+        chosen += [self._source(root).records(self.train_split) for root in self.more]
+        found = [[record for record in records if record.mask is not None] for records in chosen]
+        if not all(found):
+            raise ConfigError(f"split '{self.train_split}' of {self.root} has no image with a mask to train on")
+        return found
+
+    def _source(self, root: str) -> Any:
+        if not root and self.source is None:
+            raise ConfigError("no data: name the data set's folder with --set data.root=DIR")
+        return (self.source if self.source is not None and root == self.root else detect(root)).build()  # type: ignore[attr-defined]
+
+
+class Run(config.Config):
+    """A segmenter's experiment: everything that decides its weights, and how `segment` uses them."""
+
+    model: SerializeAsAny[config.Config] = unet.Config()
+    data: Data = Data()
+    loss: losses.Config = losses.Config()
+    consistency: consistency_part.Config | None = None
+    training: engine.Config = engine.Config()
+    use: use_part.Config = use_part.Config()
+
+    def build_model(self, run_dir: Path | None = None) -> nn.Module:
+        """The segmenter with its pre-trained parts loaded; paths within the run are found under `run_dir`."""
+        return locate(self.model, run_dir).build()  # type: ignore[attr-defined]
+
+    def job(self) -> Job:
+        """Build it.
+
+        Raises:
+            ConfigError, DataError: no data, or data that does not fit the model.
+        """
+        torch.manual_seed(self.training.seed)  # new weights
+        labelled = self.data.labelled()
+        val = [] if self.data.val_split is None else self.data.records(self.data.val_split)
+        val = [record for record in val if record.mask is not None]
+        model = self.build_model()
+        data: Any = self._mixed(labelled)
+        loss: Any = self.loss.build()
+        after_step: Callable[[nn.Module, int], None] | None = None
+        if self.consistency is not None:
+            pool = [record for split in self.data.unlabelled_splits for record in self.data.records(split)]
+            data = consistency_part.Paired(data, self._dataset([_without_mask(record) for record in pool]))
+            loss = self.consistency.replace(labelled=self.loss).build(model)
+            after_step = loss.update_teacher
+        hashes = {record.id: content_hash(record.image) for records in labelled for record in records if record.image}
+        return Job(model, loss, data, self._validator(val) if val else None, after_step, hashes)
+
+    def _mixed(self, groups: Sequence[Sequence[Record]]) -> Any:
+        parts = [self._dataset(group) for group in groups]
+        return parts[0] if len(parts) == 1 else Mixture([(part, 1.0) for part in parts])
+
+    def _dataset(self, records: Sequence[Record], augmented: bool = True) -> Dataset:
+        return Dataset(
+            records,
+            size=self.data.size,
+            augmentation=self.data.augmentation if augmented else None,
+            num_classes=self.model.num_classes,  # type: ignore[attr-defined]
+            foreground="any" if self.data.foreground == "any" else "ids",
+        )
+
+    def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:
+        dataset = self._dataset(records, augmented=False)
+
+        def validate(model: nn.Module) -> dict[str, float]:
+            """Mean foreground Dice in percent over the validation images, as `segment` would predict them."""
+            scores = []
+            for index in range(len(dataset)):
+                sample = dataset.sample(index, torch.Generator())
+                probs = self.use.probabilities(model, sample.image, sample.note, mirror_note)  # type: ignore[arg-type]
+                pred = probs.argmax(dim=0).numpy().astype(np.int64)
+                assert sample.mask is not None
+                scored = score_image(pred, sample.mask.numpy().astype(np.int64), probs.shape[0], distances=False)
+                scores.append(scored[FOREGROUND]["dice"])
+            return {"dice": 100 * float(np.mean(scores))}
+
+        return validate
+
+
+def mirror_note(note: str, left_right: bool, up_down: bool) -> str:
+    """The note of a mirrored image."""
+    note = notes.mirror_note(note) if left_right else note
+    return notes.flip_note_vertical(note) if up_down else note
+
+
+def _without_mask(record: Record) -> Record:
+    from dataclasses import replace
+
+    return replace(record, mask=None)
+
+

@@ -1,0 +1,68 @@
+"""The rest of the public contract: what the commands say, and what they say to bad input."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import call
+
+COMMANDS = ("segment", "train", "recipes", "show", "models", "evaluate", "features", "data", "convert", "import-published")
+
+
+def test_help_names_every_command() -> None:
+    result = call("--help")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in COMMANDS)
+
+
+def test_help_and_import_load_no_torch() -> None:
+    code = (
+        "import sys, medtextdiff, medtextdiff.cli\n"
+        "from typer.testing import CliRunner\n"
+        "assert CliRunner().invoke(medtextdiff.cli.app, ['--help']).exit_code == 0\n"
+        "print([name for name in ('torch', 'transformers', 'diffusers', 'monai') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_recipes_are_listed_and_shown() -> None:
+    listed = call("recipes").output
+    assert "segmentation.fasttextdiff_monuseg" in listed
+    assert "diffusion.ddpm_small" in listed
+    shown = call("show", "segmentation.fasttextdiff_monuseg", "--set", "model.head.width=32")
+    assert shown.exit_code == 0, shown.output
+    assert '"width": 32' in shown.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("train", "segmentation.fasttextdif_monuseg", "-o", "x"), "did you mean 'segmentation.fasttextdiff_monuseg'"),
+        (("show", "segmentation.unet_monuseg", "--set", "training.max_step=1"), "did you mean 'max_steps'"),
+        (("segment", "no.png", "--model", "nuclei-smal", "-o", "x"), "no model or run folder 'nuclei-smal'"),
+        (("train", "segmentation.unet_monuseg", "-o", "x"), "--set data.root=DIR"),
+        (("data", "check", "nowhere"), "does not exist"),
+        (("convert", "adm", "nowhere.pt", "-o", "x"), "nowhere.pt"),
+    ],
+)
+def test_a_mistake_gets_one_clear_line(
+    words: tuple[str, ...], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = call(*words)
+    assert result.exit_code == 2
+    assert says in result.output
+    assert len(result.output.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_check_speaks_of_what_is_wrong(data_dir: Path) -> None:
+    fine = call("data", "check", data_dir)
+    assert fine.exit_code == 0, fine.output
+    (data_dir / "masks" / "case0.png").unlink()
+    broken = call("data", "check", data_dir)
+    assert broken.exit_code == 1
+    assert "case0" in broken.output

@@ -1,0 +1,119 @@
+"""Train, segment, evaluate, take features: each main job through the CLI, on made-up data."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+import medtextdiff
+from tests.jobs.conftest import call
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def test_a_run_folder_is_complete(run_dir: Path) -> None:
+    names = {path.name for path in run_dir.iterdir()}
+    assert {"config.json", "lock.json", "manifest.json", "metrics.jsonl", "denoiser", "head"} <= names
+    lock = json.loads((run_dir / "lock.json").read_text())
+    assert len(lock["data"]) == 4
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert any("dice" in key for line in lines for key in line)
+
+
+def test_segment_a_folder_with_a_table(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = call(
+        "segment", data_dir / "images", "--notes", data_dir / "notes.csv", "--model", run_dir, "-o", out,
+        "--overlay", "--probabilities", "--page",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    mask = pixels(out / "case0_mask.png")
+    assert mask.shape == (40, 48)
+    assert pixels(out / "case0_overlay.png").shape == (40, 48, 3)
+    assert pixels(out / "case0_probability.png").shape == (40, 48)
+    written = json.loads((out / "result.json").read_text())
+    assert len(written["results"]) == 6
+    assert "One disc" not in (out / "result.json").read_text() + (out / "result.html").read_text()
+    assert written["results"][0]["foreground_percent"] == pytest.approx(100 * (mask > 0).mean(), abs=0.01)
+
+
+def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    (data_dir / "images" / "case1.png").write_bytes(b"")
+    result = call("segment", data_dir / "images", "--model", run_dir, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert len(list((tmp_path / "out").glob("*_mask.png"))) == 5
+    assert "1 of 6 images failed" in result.output
+    assert "case1.png" in result.output
+
+
+def test_outputs_are_kept_unless_overwrite(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    image, out = data_dir / "images" / "case0.png", tmp_path / "out"
+    assert call("segment", image, "--model", run_dir, "-o", out).exit_code == 0
+    before = (out / "case0_mask.png").read_bytes()
+    again = call("segment", image, "--model", run_dir, "-o", out, "--note", "left")
+    assert again.exit_code == 2
+    assert "exists" in again.output
+    assert (out / "case0_mask.png").read_bytes() == before
+    assert call("segment", image, "--model", run_dir, "-o", out, "--overwrite").exit_code == 0
+
+
+def test_evaluate_writes_a_report_and_compares(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    result = call(
+        "evaluate", run_dir, "--data", data_dir, "-o", out, "--against", run_dir, "--as-published", "--notes", "wrong"
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads((out / "report.json").read_text())
+    assert report["summary"]["num_images"] == 2
+    assert {"foreground", "as_published"} <= report["summary"]["regions"].keys()
+    assert (out / "report.html").is_file()
+    assert len((out / "per_image.csv").read_text().splitlines()) == 3
+
+
+def test_features_are_the_levels(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "levels.safetensors"
+    assert call("features", data_dir / "images" / "case0.png", "--model", run_dir, "-o", out).exit_code == 0
+    levels = load_file(out)
+    assert sorted(levels) == ["level_0", "level_1"]
+    assert all(np.isfinite(level).all() for level in levels.values())
+
+
+def test_python_encode_once_decode_many(run_dir: Path, data_dir: Path) -> None:
+    model = medtextdiff.load(run_dir, precision="float32")
+    image = data_dir / "images" / "case0.png"
+    encoded = model.encode(image)
+    for note in ("", "One disc on the left."):
+        whole = model.segment(image, note)
+        parts = model.decode(encoded, note)
+        np.testing.assert_allclose(parts.probabilities, whole.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["missing", "tampered", "config"])
+def test_a_damaged_run_is_refused_in_one_line(run_dir: Path, data_dir: Path, tmp_path: Path, damage: str) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run_dir, copy)
+    weights = copy / "head" / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "tampered":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    else:
+        (copy / "config.json").write_text((copy / "config.json").read_text().replace("medtextdiff.data", "os.data"))
+    result = call("segment", data_dir / "images" / "case0.png", "--model", copy, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert len(result.output.strip().splitlines()) == 1
+    assert result.output.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_twice_into_one_folder_is_refused(run_dir: Path, data_dir: Path) -> None:
+    again = call("train", "segmentation.fasttextdiff_tiny", "--set", f"data.root={data_dir}", "-o", run_dir)
+    assert again.exit_code == 2
+    assert "finished run" in again.output
