@@ -37,10 +37,14 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the masks.")],
     model: Model = DEFAULT_MODEL,
     note: Annotated[str | None, typer.Option(help="One note for all images.")] = None,
-    notes: Annotated[Path | None, typer.Option(help="Table of notes: csv, xlsx or jsonl with columns image, note.")] = None,
+    notes: Annotated[
+        Path | None, typer.Option(help="Table of notes: csv, xlsx or jsonl with columns image, note.")
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask drawn on the image.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probability maps.")] = False,
-    save_logits: Annotated[Path | None, typer.Option(help="Also write the logits [K, h, w] of one image (.npy).")] = None,
+    save_logits: Annotated[
+        Path | None, typer.Option(help="Also write the logits [K, h, w] of one image (.npy).")
+    ] = None,
     page: Annotated[bool, typer.Option("--page", help="Also write one HTML page that shows the results.")] = False,
     mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
     device: Device = "auto",
@@ -70,7 +74,14 @@ def segment(
         _table(
             ["image", "note", "foreground %", "confidence", "seconds", "model"],
             [
-                [r.image, "yes" if r.has_note else "none", f"{r.foreground:.1f}", f"{r.confidence:.3f}", f"{r.seconds:.2f}", model]
+                [
+                    r.image,
+                    "yes" if r.has_note else "none",
+                    f"{r.foreground:.1f}",
+                    f"{r.confidence:.3f}",
+                    f"{r.seconds:.2f}",
+                    model,
+                ]
                 for r in report.results
             ],
         )
@@ -137,7 +148,9 @@ def evaluate(
     notes: Annotated[str, typer.Option(help="right, none or wrong (another image's note).")] = "right",
     mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
     at: Annotated[int | None, typer.Option(help="Score at N x N pixels instead of the native size.")] = None,
-    as_published: Annotated[bool, typer.Option("--as-published", help="Also score as the published code does.")] = False,
+    as_published: Annotated[
+        bool, typer.Option("--as-published", help="Also score as the published code does.")
+    ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -185,7 +198,7 @@ def features(
 def data_check(
     root: Annotated[Path, typer.Argument(help="The data set's folder or manifest.")],
     side: Annotated[str, typer.Option(help="Whose left the notes mean: viewer or patient.")] = "viewer",
-    masks: Annotated[str, typer.Option(help="The folder of the masks.")] = "masks",
+    masks: Annotated[str | None, typer.Option(help="The folder of the masks, where it is not masks/.")] = None,
     model: Annotated[str | None, typer.Option(help="Count words against this model's text encoder.")] = None,
 ) -> None:
     """Find what is wrong with a data set, and say how to mend it. Exits 1 when something must be mended."""
@@ -205,7 +218,9 @@ def data_check(
 def convert_adm(
     checkpoint: Annotated[Path, typer.Argument(help="A guided-diffusion checkpoint (.pt).")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for UNet2DModel.from_pretrained.")],
-    flags: Annotated[Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")] = None,
+    flags: Annotated[
+        Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn an OpenAI guided-diffusion checkpoint into a diffusers folder, exactly."""
@@ -222,14 +237,20 @@ def import_published(
     text: Annotated[str, typer.Option(help="The text encoder as a Hugging Face folder.")],
     config: Annotated[str, typer.Option(help="monuseg, qata or mosmed.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to write.")],
-    flags: Annotated[Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")] = None,
+    flags: Annotated[
+        Path | None, typer.Option(help="guided-diffusion's flags as JSON; default: read off the shapes.")
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Turn the published FastTextDiff or TextDiff weights into one of our runs."""
     from medtextdiff import api
 
     with _one_line_errors():
-        print(api.import_published(adm=adm, head=head, text=text, name=config, out=output, flags=flags, overwrite=overwrite))
+        print(
+            api.import_published(
+                adm=adm, head=head, text=text, name=config, out=output, flags=flags, overwrite=overwrite
+            )
+        )
 
 
 def main() -> None:
@@ -268,5 +289,3 @@ def _table(header: list[str], rows: list[list[Any]]) -> None:
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-

@@ -80,7 +80,9 @@ class TextEncoder(Protocol):
 
     width: int  # D
 
-    def __call__(self, notes: Sequence[str]) -> TextFeatures: ...
+    def __call__(self, notes: Sequence[str]) -> TextFeatures:
+        """Features of the notes, in their order."""
+        ...
 
 
 @runtime_checkable
@@ -93,7 +95,9 @@ class Denoiser(Protocol):
         t: Int[Tensor, " B"],
         text: TextFeatures | None = None,
         taps: Sequence[int] = (),
-    ) -> tuple[Float[Tensor, "B C h w"], Levels]: ...
+    ) -> tuple[Float[Tensor, "B C h w"], Levels]:
+        """The prediction, and the levels at `taps`."""
+        ...
 
 
 @runtime_checkable
@@ -107,4 +111,6 @@ class Segmenter(Protocol):
         images: Float[Tensor, "B 3 H W"],
         notes: Sequence[str],
         boxes: Float[Tensor, "B 4"] | None = None,
-    ) -> Float[Tensor, "B K H W"]: ...
+    ) -> Float[Tensor, "B K H W"]:
+        """Logits at the images' size."""
+        ...

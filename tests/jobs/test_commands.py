@@ -8,7 +8,18 @@ import pytest
 
 from tests.jobs.conftest import call
 
-COMMANDS = ("segment", "train", "recipes", "show", "models", "evaluate", "features", "data", "convert", "import-published")
+COMMANDS = (
+    "segment",
+    "train",
+    "recipes",
+    "show",
+    "models",
+    "evaluate",
+    "features",
+    "data",
+    "convert",
+    "import-published",
+)
 
 
 def test_help_names_every_command() -> None:

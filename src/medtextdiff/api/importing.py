@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-
+from typing import cast
 
 from medtextdiff.api import training
 from medtextdiff.config import ConfigError, nearest
@@ -60,17 +60,15 @@ def import_published(
 def _finish(head: Path, text: str, name: str, building: Path) -> None:
     run = RECIPES[name]()
     located = Path(text).resolve() if Path(text).is_dir() else text
-    settings = run.model.replace(  # type: ignore[attr-defined]
+    settings = run.model.replace(
         denoiser=denoiser.Config(path="./denoiser"), text=fixed_length.Config(path=str(located))
     )
     run = run.replace(model=settings)
     model = run.build_model(building)
     state = published.convert_head(adm.read_checkpoint(head))
-    published.load_head(model.head, state, name)  # type: ignore[arg-type]
+    published.load_head(model.get_submodule("head"), state, cast(published.Name, name))
     training.finish(run, model, building, also=_files(building / "denoiser", building))
 
 
 def _files(folder: Path, root: Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-
-

@@ -133,7 +133,7 @@ def load(name_or_run: str | Path, *, device: str = "auto", precision: str = "aut
     where = _device(device)
     segmenter = run.build_model(folder)
     load_components(segmenter, folder, built=run_folder.own_parts(run.model))
-    segmenter = segmenter.to(where, memory_format=torch.channels_last).eval()
+    segmenter = segmenter.eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(str(name_or_run), run, segmenter, where, _precision(precision, where), _digest(hashes))
 
 
@@ -193,5 +193,3 @@ def _digest(hashes: dict[str, str]) -> str:
     import hashlib
 
     return hashlib.sha256("".join(f"{name}{value}" for name, value in sorted(hashes.items())).encode()).hexdigest()
-
-

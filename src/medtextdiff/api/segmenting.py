@@ -205,7 +205,9 @@ def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[
         return [note or ""] * len(paths)
     if note is not None:
         raise ConfigError("give --note or --notes, not both")
-    rows = {row.cells["image"]: row.cells.get("note", "") for row in tables.read_table(table, required=("image", "note"))}
+    rows = {
+        row.cells["image"]: row.cells.get("note", "") for row in tables.read_table(table, required=("image", "note"))
+    }
     known = {key: text for name, text in rows.items() for key in (name, Path(name).name)}
     missing = [path.name for path in paths if str(path) not in known and path.name not in known]
     if missing:

@@ -26,7 +26,9 @@ def show(what: str | Path, *, settings: Sequence[str] = ()) -> str:
     return json.dumps(to_json(override(_run_of(what), settings)), indent=2)
 
 
-def train(recipe: str | Config, *, settings: Sequence[str] = (), out: str | Path, device: str = "auto") -> dict[str, Any]:
+def train(
+    recipe: str | Config, *, settings: Sequence[str] = (), out: str | Path, device: str = "auto"
+) -> dict[str, Any]:
     """Train into `out`; an unfinished run there is resumed. Returns the last step and scores.
 
     Afterwards `out` holds config.json, lock.json (data hashes, versions, seed, commit), metrics.jsonl, one folder for

@@ -1,6 +1,6 @@
 """Recipes that pre-train a denoiser on images without labels."""
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
@@ -21,7 +21,7 @@ class Run(config.Config):
     """
 
     model: denoiser.Scratch = denoiser.Scratch()
-    roots: dict[str, PositiveFloat] = {}
+    roots: dict[str, PositiveFloat] = Field(default_factory=dict)
     split: str = "train"
     augmentation: augment.Config = augment.Config(crop=128, scale=(0.8, 4.0), flips=True, rot90=True, note_dropout=1.0)
     loss: pretrain.Config = pretrain.Config()
@@ -36,14 +36,19 @@ class Run(config.Config):
         import torch
 
         if not self.roots:
-            raise ConfigError('no images: name folders and their weights, --set \'roots={"DIR": 1.0}\'')
+            raise ConfigError("no images: name folders and their weights, --set 'roots={\"DIR\": 1.0}'")
         torch.manual_seed(self.training.seed)  # new weights
         groups = {root: unlabelled(detect(root).build().records(self.split or None)) for root in self.roots}  # type: ignore[attr-defined]
         parts = [
             (Dataset(records, augmentation=self.augmentation), self.roots[root]) for root, records in groups.items()
         ]
         hashes = {f"{r.id}": content_hash(r.image) for records in groups.values() for r in records if r.image}
-        return Job(Wrapped(denoiser=self.model.build()), on_component("denoiser", self.loss.build()), Mixture(parts), data_hashes=hashes)
+        return Job(
+            Wrapped(denoiser=self.model.build()),
+            on_component("denoiser", self.loss.build()),
+            Mixture(parts),
+            data_hashes=hashes,
+        )
 
 
 def ddpm_small() -> Run:

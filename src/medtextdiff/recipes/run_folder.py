@@ -59,7 +59,9 @@ def read_config(run_dir: Path) -> config.Config:
     """
     path = run_dir / CONFIG
     if not path.is_file():
-        raise ConfigError(f"{run_dir} is no run folder: it has no {CONFIG}; give a folder that `medtextdiff train` wrote")
+        raise ConfigError(
+            f"{run_dir} is no run folder: it has no {CONFIG}; give a folder that `medtextdiff train` wrote"
+        )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

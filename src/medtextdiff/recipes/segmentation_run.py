@@ -152,5 +152,3 @@ def _without_mask(record: Record) -> Record:
     from dataclasses import replace
 
     return replace(record, mask=None)
-
-

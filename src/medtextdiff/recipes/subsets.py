@@ -5,15 +5,9 @@ The published papers never said which 5 images they trained on (reference sectio
 """
 
 MONUSEG: dict[tuple[int, int], tuple[str, ...]] = {  # (number of labelled images, draw) -> ids
-    (1, 0): (
-        "TCGA-CH-5767-01Z-00-DX1",
-    ),
-    (1, 1): (
-        "TCGA-50-5931-01Z-00-DX1",
-    ),
-    (1, 2): (
-        "TCGA-21-5786-01Z-00-DX1",
-    ),
+    (1, 0): ("TCGA-CH-5767-01Z-00-DX1",),
+    (1, 1): ("TCGA-50-5931-01Z-00-DX1",),
+    (1, 2): ("TCGA-21-5786-01Z-00-DX1",),
     (5, 0): (
         "TCGA-CH-5767-01Z-00-DX1",
         "TCGA-DK-A2I6-01A-01-TS1",
