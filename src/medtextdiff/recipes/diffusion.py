@@ -1,5 +1,7 @@
 """Recipes that pre-train a denoiser on images without labels."""
 
+from typing import Any
+
 from pydantic import Field, PositiveFloat
 
 from medtextdiff import config
@@ -12,6 +14,7 @@ from medtextdiff.data.sources import detect
 from medtextdiff.diffusion import denoiser, objective, pretrain
 from medtextdiff.recipes.job import Job, Wrapped, on_component
 from medtextdiff.training import engine
+from medtextdiff.types import Record
 
 
 class Run(config.Config):
@@ -38,7 +41,7 @@ class Run(config.Config):
         if not self.roots:
             raise ConfigError("no images: name folders and their weights, --set 'roots={\"DIR\": 1.0}'")
         torch.manual_seed(self.training.seed)  # new weights
-        groups = {root: unlabelled(detect(root).build().records(self.split or None)) for root in self.roots}  # type: ignore[attr-defined]
+        groups = {root: _images(root, self.split) for root in self.roots}
         parts = [
             (Dataset(records, augmentation=self.augmentation), self.roots[root]) for root, records in groups.items()
         ]
@@ -74,3 +77,11 @@ def ddpm_small() -> Run:
             log_every=25,
         ),
     )
+
+
+def _images(root: str, split: str) -> list[Record]:
+    """The images of a folder, whatever is wrong with its masks: they are not read."""
+    settings: Any = detect(root)
+    if "mask_folder" in type(settings).model_fields:
+        settings = settings.replace(mask_folder=None)
+    return unlabelled(settings.build().records(split or None))

@@ -1,0 +1,97 @@
+"""Rows of a table become records: files are looked up, rows of one image become one record with several notes."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medtextdiff.data.records import Finding, Listing
+from medtextdiff.types import Record
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: paths are not checked yet; `place` says where it stands, e.g. "notes.csv row 12"."""
+
+    place: str
+    image: Path | None
+    mask: Path | None
+    notes: tuple[str, ...]
+    split: str = "train"
+    patient: str | None = None
+    id: str | None = None
+
+
+def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -> Listing:
+    """Entries in order as a Listing. Missing files become findings that name each row.
+
+    `missing_masks` "none": a mask that is named but not there counts as not drawn.
+    """
+    findings: list[Finding] = []
+    there = {path: path.is_file() for entry in entries for path in (entry.image, entry.mask) if path is not None}
+    lost = [entry for entry in entries if entry.image is not None and not there[entry.image]]
+    _report(findings, lost, "image", lambda entry: entry.image)
+    if missing_masks == "error":
+        no_mask = [entry for entry in entries if entry.mask is not None and not there[entry.mask]]
+        _report(findings, no_mask, "mask", lambda entry: entry.mask)
+    kept = [
+        replace(entry, mask=None) if entry.mask is not None and not there[entry.mask] else entry
+        for entry in entries
+        if entry.image is None or there[entry.image]
+    ]
+    groups: dict[tuple[object, ...], list[Entry]] = {}
+    for number, entry in enumerate(kept):
+        key = (entry.image, entry.mask, entry.id) if entry.image else ("text", number)
+        groups.setdefault(key, []).append(entry)
+    findings += _disagreements(list(groups.values()))
+    names = _ids([group[0] for group in groups.values()], root)
+    records = tuple(_record(name, group) for name, group in zip(names, groups.values(), strict=True))
+    return Listing(records, tuple(findings))
+
+
+def _report(findings: list[Finding], entries: list[Entry], what: str, path: Callable[[Entry], Path | None]) -> None:
+    if entries:
+        where = tuple(f"{entry.place}: {path(entry)}" for entry in entries)
+        message = f"{len(entries)} rows name {'an' if what == 'image' else 'a'} {what} that is not there"
+        findings.append(Finding("error", f"missing-{what}", where, message, "add the files or correct the rows"))
+
+
+def _disagreements(groups: list[list[Entry]]) -> list[Finding]:
+    torn = [group for group in groups if len({(entry.split, entry.patient) for entry in group}) > 1]
+    if not torn:
+        return []
+    where = tuple(entry.place for group in torn for entry in group)
+    message = f"{len(torn)} images have rows with different splits or patients"
+    return [Finding("error", "rows-disagree", where, message, "give all rows of an image one split and one patient")]
+
+
+def _record(name: str, group: list[Entry]) -> Record:
+    first = group[0]
+    notes = list(dict.fromkeys(note for entry in group for note in entry.notes if note))
+    # A first column that is empty means "no note": further notes then still serve training.
+    note = first.notes[0] if first.notes else ""
+    others = tuple(other for other in notes if other != note)
+    return Record(name, note, first.image, first.mask, first.patient, first.split, others)
+
+
+def _ids(entries: Sequence[Entry], root: Path) -> list[str]:
+    """The given id; else the image's name without its ending; else, where that is not enough, with its folders.
+
+    An image with several masks has its mask's name added.
+    """
+    paths = {entry.image for entry in entries if entry.image is not None}
+    stems = Counter(path.stem for path in paths)
+    inside = {path: path.relative_to(root) if path.is_relative_to(root) else Path(path.name) for path in paths}
+    bases = Counter("__".join(path.with_suffix("").parts) for path in inside.values())
+    masks = Counter(entry.image for entry in entries if entry.id is None)
+
+    def name(entry: Entry) -> str:
+        if entry.id or entry.image is None:
+            return entry.id or entry.place.replace(" ", "_")
+        base = entry.image.stem
+        if stems[base] > 1:
+            base = "__".join(inside[entry.image].with_suffix("").parts)
+            base += entry.image.suffix if bases[base] > 1 else ""
+        return f"{base}__{entry.mask.stem}" if masks[entry.image] > 1 and entry.mask else base
+
+    return [name(entry) for entry in entries]

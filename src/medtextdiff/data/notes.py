@@ -1,0 +1,110 @@
+"""Notes that follow their image: when a picture is mirrored or turned, its place words are too.
+
+Whose left a note means does not matter for mirroring: the viewer's left half becomes the right half, and so does the
+patient's (whose left is on the viewer's right, before *and* after). The words swap under both conventions.
+
+What words cannot say: a mirrored chest has its heart on the other side, and no note tells. So mirror where anatomy has
+no side (histology, skin, endoscopy) or where more variety is worth it.
+
+Known limits: "right" and "left" in other senses ("all right", "left untreated", "right away") are swapped too; single
+letters (R, L), "dextro-", and lists of figure panels are not.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+_SIDES = {"left": "right", "right": "left", "rigth": "left", "rihgt": "left"}  # with typos seen in public sets
+_LOBES = {"RUL": "LUL", "RML": "LML", "RLL": "LLL", "RUQ": "LUQ", "RLQ": "LLQ"}
+_LOBES |= {value: key for key, value in _LOBES.items()}
+_HEIGHTS = {
+    "upper": "lower",
+    "top": "bottom",
+    "above": "below",
+    "superior": "inferior",
+    "superiorly": "inferiorly",
+    "uppermost": "lowermost",
+    "topmost": "bottommost",
+    "upward": "downward",
+    "upwards": "downwards",
+}
+_HEIGHTS |= {value: key for key, value in _HEIGHTS.items()}
+_UPRIGHT_LOBES = {"RUL": "RLL", "LUL": "LLL", "RUQ": "RLQ", "LUQ": "LLQ"}
+_UPRIGHT_LOBES |= {value: key for key, value in _UPRIGHT_LOBES.items()}
+
+# A side may carry an ending: leftmost, leftward, right-sided, lefthand. "Bilateral" has no side in it.
+_SIDE = re.compile(r"(?<![a-z])(left|right|rigth|rihgt)(?=(?:most|wards?|sided|hand|side)?(?![a-z]))", re.IGNORECASE)
+_HEIGHT = re.compile(rf"(?<![a-z])({'|'.join(sorted(_HEIGHTS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+_LOBE = re.compile(r"(?<![A-Za-z])([RL][UML][LQ])(?![A-Za-z])")
+_CLOCK = re.compile(r"(?<!\d)(1[0-2]|[1-9])(?=\s*o\s*['’]?\s*clock)", re.IGNORECASE)
+
+# Turned by a quarter against the clock: what was up is left, left is down, down is right, right is up.
+_VERTICAL = {"upper": "left", "top": "left", "lower": "right", "bottom": "right"}
+_HORIZONTAL = {"left": True, "right": False, "rigth": False, "rihgt": False}  # is it down afterwards?
+_PLACE = re.compile(
+    r"(?<![a-z])(?:(upper|top|lower|bottom)(\W{1,2}))?(left|right|rigth|rihgt)(?![a-z])"
+    r"|(?<![a-z])(upper|top|lower|bottom)(?![a-z])",
+    re.IGNORECASE,
+)
+# Words that say a place or direction which a quarter turn changes and no word-for-word rule can follow.
+_UNTURNABLE = re.compile(
+    r"(?<![a-z])((left|right|upper|lower|top|bottom)(most|wards?|sided|hand|side)|(left|right)-(sided|hand|side)|above|"
+    r"below|superior(ly)?|inferior(ly)?|(up|down)wards?|uppermost|lowermost|bilateral(ly)?|unilateral(ly)?|horizontal(ly)?|"
+    r"vertical(ly)?|anterior(ly)?|posterior(ly)?|medial(ly)?|lateral(ly)?|lungs?|lobes?|kidneys?|breasts?)(?![a-z])",
+    re.IGNORECASE,
+)
+
+
+def mirror_note(note: str) -> str:
+    """The note of the picture mirrored left to right: left and right swap, case kept; "3 o'clock" becomes 9.
+
+    "Bilateral", "unilateral" and words without a side stay as they are.
+    """
+    note = _swap(note, _SIDE, _SIDES)
+    note = _LOBE.sub(lambda match: _LOBES.get(match[1], match[1]), note)
+    return _CLOCK.sub(lambda match: str((-int(match[1])) % 12 or 12), note)
+
+
+def flip_note_vertical(note: str) -> str:
+    """The note of the picture flipped top to bottom, for sets whose notes speak of the picture.
+
+    Swaps upper/lower, top/bottom, above/below, superior/inferior and the like; "12 o'clock" becomes 6.
+    """
+    note = _swap(note, _HEIGHT, _HEIGHTS)
+    note = _LOBE.sub(lambda match: _UPRIGHT_LOBES.get(match[1], match[1]), note)
+    return _CLOCK.sub(lambda match: str((6 - int(match[1])) % 12 or 12), note)
+
+
+def rotate_note_90(note: str) -> str | None:
+    """The note of the picture turned a quarter against the clock (`torch.rot90`), or None where words cannot follow.
+
+    "upper right" becomes "upper left", "left" becomes "lower" ("bottom" where the note says top or bottom). None: the
+    note names anatomy with sides (a left lung does not become a lower one), or a direction such as "bilateral".
+    """
+    if _UNTURNABLE.search(note) or _LOBE.search(note):
+        return None
+    names = (
+        ("top", "bottom") if re.search(r"(?<![a-z])(top|bottom)(?![a-z])", note, re.IGNORECASE) else ("upper", "lower")
+    )
+
+    def turn(match: re.Match[str]) -> str:
+        first, gap, side, alone = match.groups()
+        if alone:
+            return _cased(alone, _VERTICAL[alone.lower()])
+        down = names[_HORIZONTAL[side.lower()]]
+        if not first:
+            return _cased(side, down)
+        return f"{_cased(first, down)}{gap}{_cased(side, _VERTICAL[first.lower()])}"
+
+    note = _PLACE.sub(turn, note)
+    return _CLOCK.sub(lambda match: str((int(match[1]) - 3) % 12 or 12), note)
+
+
+def _swap(note: str, pattern: re.Pattern[str], pairs: Mapping[str, str]) -> str:
+    change: Callable[[re.Match[str]], str] = lambda match: _cased(match[1], pairs[match[1].lower()])  # noqa: E731
+    return pattern.sub(change, note)
+
+
+def _cased(old: str, new: str) -> str:
+    if old.isupper():
+        return new.upper()
+    return new.capitalize() if old[0].isupper() else new

@@ -1,0 +1,38 @@
+"""Where records come from: one file per layout of a data set."""
+
+from pathlib import Path
+
+from medtextdiff import config
+from medtextdiff.data.errors import DataError
+
+
+def detect(root: str | Path, **fields: object) -> config.Config:
+    """The source that fits a path, as its config; `fields` go into it (e.g. `side="patient"`).
+
+    Raises:
+        DataError: nothing fits; the message says what each layout would need.
+    """
+    from medtextdiff.data.sources import folders, lvit, manifest
+
+    path = Path(root)
+    if path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".xlsx"):
+        return manifest.Config.model_validate({"root": str(path), **fields})
+    if any((path / name).is_dir() for name in lvit.FOLDERS.values()):
+        return lvit.Config.model_validate({"root": str(path), **fields})
+    if (path / "images").is_dir():
+        return folders.Config.model_validate({"root": str(path), **_without_table(path), **fields})
+    for name in ("manifest.csv", "manifest.jsonl"):
+        if (path / name).is_file():
+            return manifest.Config.model_validate({"root": str(path / name), **fields})
+    if not path.exists():
+        raise DataError(f"{path} does not exist; check the path")
+    raise DataError(
+        f"{path} fits no known layout; it needs images/ (with masks/ and notes.csv), or Train_Folder/ with img/ and "
+        "labelcol/ (LViT), or a table manifest.csv with the columns image, mask, note, split"
+    )
+
+
+def _without_table(path: Path) -> dict[str, object]:
+    if any((path / f"notes{suffix}").is_file() for suffix in (".csv", ".xlsx", ".jsonl")):
+        return {}
+    return {"notes": None}

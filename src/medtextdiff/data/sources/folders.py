@@ -1,0 +1,161 @@
+"""`images/`, `masks/` and a table of notes: the layout of most public sets.
+
+    root/images/a.png    root/masks/a.png    root/notes.csv: image,[mask],[split],note, further columns
+
+A row names its image and, where there is a `mask` column, its mask; without one the mask has the image's name.
+Several rows of an image are its several notes. Without a table every image is a record of the split "train".
+"""
+
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from medtextdiff import config
+from medtextdiff.data import made_up
+from medtextdiff.data.errors import DataError
+from medtextdiff.data.images import list_images
+from medtextdiff.data.listing import Entry, gather
+from medtextdiff.data.records import Finding, Listing, Source
+from medtextdiff.data.tables import Row, read_table
+from medtextdiff.types import Side
+
+
+class Config(config.Config):
+    """A folder of images with masks and notes.
+
+    Fields:
+        notes: the table's name within root (csv, tsv, xlsx, jsonl); "auto" is `notes.*`; None: no table.
+        images, mask_folder: folders within root; images None: a set of text alone; mask_folder None: no masks.
+        mask_suffix: what a mask's name adds to its image's, where no `mask` column says it ("_1stHO").
+        notes_columns: the first is the record's `note`, the others its `other_notes`.
+        missing_masks: "none" if a mask that is not there means that nothing was drawn.
+        unlisted: what to do with images that have no row in the table.
+        side: whose left the notes mean.
+    """
+
+    root: str
+    notes: str | None = "auto"
+    images: str | None = "images"
+    mask_folder: str | None = "masks"
+    mask_suffix: str = ""
+    image_column: str = "image"
+    mask_column: str = "mask"
+    split_column: str = "split"
+    patient_column: str | None = None
+    notes_columns: tuple[str, ...] = ("note",)
+    missing_masks: Literal["error", "none"] = "error"
+    unlisted: Literal["error", "skip"] = "error"
+    side: Side = "viewer"
+
+    def build(self) -> Source:
+        """The source; nothing is read yet."""
+        return Source(self.root, partial(_scan, self), self.side)
+
+    @classmethod
+    def tiny(cls, folder: Path) -> "Config":
+        """Write a made-up set into `folder` and give its config."""
+        made = made_up.write(folder)
+        lines = [f"{e.name}.png,{e.name}.png,{e.split},{e.note}" for e in made]
+        (folder / "notes.csv").write_text("\n".join(["image,mask,split,note", *lines]) + "\n", encoding="utf-8")
+        return cls(root=str(folder))
+
+
+def _scan(settings: Config) -> Listing:
+    root = Path(settings.root)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the folder that holds images/ and the table of notes")
+    image_folder = root / settings.images if settings.images is not None else None
+    if image_folder is not None and not image_folder.is_dir():
+        raise DataError(f"{root} has no folder '{settings.images}'; put the images there or set `images`")
+    table, masks = _table(settings, root), _masks_by_name(settings)
+    if table is None:
+        if image_folder is None:
+            raise DataError(f"{root}: neither images nor a table of notes; set `images` or `notes`")
+        bare = [_bare(settings, image_folder, path, masks) for path in list_images(image_folder)]
+        return gather(bare, image_folder)
+    optional = [settings.mask_column, settings.split_column]
+    needed = [settings.image_column, *settings.notes_columns, *filter(None, [settings.patient_column])]
+    rows = read_table(table, needed, optional)
+    _check_mask_folder(settings, root, rows)
+    entries = [_entry(settings, table, row, masks) for row in rows]
+    listing = gather(entries, image_folder or root, settings.missing_masks)
+    if image_folder is None or settings.unlisted == "skip":
+        return listing
+    return Listing(listing.records, (*listing.findings, *_unlisted(settings, image_folder, rows)))
+
+
+def _table(settings: Config, root: Path) -> Path | None:
+    if settings.notes is None:
+        return None
+    if settings.notes != "auto":
+        return root / settings.notes
+    found = [root / f"notes{suffix}" for suffix in (".csv", ".tsv", ".xlsx", ".jsonl")]
+    found = [path for path in found if path.is_file()]
+    if len(found) > 1:
+        raise DataError(f"{root} has {' and '.join(path.name for path in found)}; set `notes` to the one you mean")
+    if not found:
+        raise DataError(f"{root} has no notes.csv (nor .tsv, .xlsx, .jsonl); add one, or set `notes` to null")
+    return found[0]
+
+
+def _check_mask_folder(settings: Config, root: Path, rows: list[Row]) -> None:
+    folder = settings.mask_folder
+    if folder is None or (root / folder).is_dir():
+        return
+    if folder != Config.model_fields["mask_folder"].default or any(row.cells.get(settings.mask_column) for row in rows):
+        others = sorted(path.name for path in root.iterdir() if path.is_dir() and "mask" in path.name.lower())
+        hint = f"set `mask_folder` to one of {', '.join(others)}" if others else "add it, or set `mask_folder` to null"
+        raise DataError(f"{root} has no folder '{folder}'; {hint}")
+
+
+def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> Entry:
+    root, cells = Path(settings.root), row.cells
+    name = cells[settings.image_column]
+    if not name:
+        raise DataError(f"table {table}, line {row.number}: no image is named; fill in or delete the row")
+    image = root / settings.images / name if settings.images is not None else None
+    mask: Path | None = None
+    if settings.mask_folder is not None and image is not None:
+        named = cells.get(settings.mask_column, "")
+        mask = root / settings.mask_folder / named if named else None
+        if settings.mask_column not in cells:
+            mask = _same_name(settings, masks, name)
+    return Entry(
+        place=f"{table.name} line {row.number}",
+        image=image,
+        mask=mask,
+        notes=tuple(cells[column] for column in settings.notes_columns),
+        split=cells.get(settings.split_column) or "train",
+        patient=(cells[settings.patient_column] or None) if settings.patient_column else None,
+        id=Path(name).stem if image is None else None,
+    )
+
+
+def _bare(settings: Config, folder: Path, image: Path, masks: dict[str, Path]) -> Entry:
+    name = image.relative_to(folder).as_posix()
+    return Entry(place=name, image=image, mask=_same_name(settings, masks, name), notes=("",))
+
+
+def _masks_by_name(settings: Config) -> dict[str, Path]:
+    """Mask files by their path within the mask folder, without ending; a PNG goes before other endings."""
+    if settings.mask_folder is None:
+        return {}
+    folder = Path(settings.root) / settings.mask_folder
+    found = list_images(folder) if folder.is_dir() else []
+    found.sort(key=lambda path: path.suffix.lower() == ".png")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+
+
+def _same_name(settings: Config, masks: dict[str, Path], name: str) -> Path | None:
+    """The mask of the image called `name` within the image folder; None where there is none."""
+    return masks.get(str(PurePosixPath(name).with_suffix("")) + settings.mask_suffix)
+
+
+def _unlisted(settings: Config, folder: Path, rows: list[Row]) -> list[Finding]:
+    listed = {folder / row.cells[settings.image_column] for row in rows}
+    extra = tuple(str(path.relative_to(folder)) for path in list_images(folder) if path not in listed)
+    if not extra:
+        return []
+    message = f"{len(extra)} images have no row in the table of notes"
+    mend = "add rows (the note may be empty), or set unlisted=skip to leave them out"
+    return [Finding("error", "image-without-row", extra, message, mend)]

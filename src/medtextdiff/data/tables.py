@@ -1,0 +1,191 @@
+"""Tables of notes: csv, tsv, xlsx and jsonl as rows of strings that know their line."""
+
+import csv
+import difflib
+import io
+import json
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medtextdiff.config import nearest
+from medtextdiff.data.errors import DataError
+
+_LONGEST_CELL = 10_000_000  # characters; a hospital stay's notes fit
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: `number` as an editor or a spreadsheet counts it; `cells` by column, stripped."""
+
+    number: int
+    cells: Mapping[str, str]
+
+
+def read_table(
+    path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = (), *, only_known: bool = False
+) -> list[Row]:
+    """All rows of a .csv, .tsv (UTF-8), .xlsx (first sheet) or .jsonl table; blank lines are left out.
+
+    `optional` names columns that may be absent; a column that is spelled almost like an absent one is an error, since
+    it would be overlooked. Other columns are kept, unless `only_known`.
+
+    Raises:
+        DataError: missing, empty, not UTF-8, ragged, another type, a missing or misspelt column. The message names
+            the file and the line, never a cell's text.
+    """
+    path = Path(path)
+    readers: dict[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
+        ".csv": lambda file: _read_csv(file, ","),
+        ".tsv": lambda file: _read_csv(file, "\t"),
+        ".xlsx": _read_xlsx,
+        ".jsonl": _read_jsonl,
+    }
+    if path.suffix.lower() not in readers:
+        raise DataError(f"table {path} must end in {', '.join(readers)}")
+    if not path.is_file():
+        raise DataError(f"table {path} does not exist; check the path")
+    try:
+        columns, rows = readers[path.suffix.lower()](path)
+    except OSError as error:
+        raise DataError(f"table {path} cannot be opened: {error.strerror or 'not readable'}") from None
+    _check_columns(path, columns, required, optional, only_known)
+    if not rows:
+        raise DataError(f"table {path} has no rows below its header")
+    return rows
+
+
+def _check_columns(
+    path: Path, columns: list[str], required: Sequence[str], optional: Sequence[str], only_known: bool
+) -> None:
+    found = f"its columns are: {', '.join(columns) or 'none'}"
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise DataError(f"table {path} has the column '{twice[0]}' twice; rename one ({found})")
+    known = [*required, *optional]
+    for name in required:
+        if name not in columns:
+            close = difflib.get_close_matches(name.lower(), [column.lower() for column in columns], n=1, cutoff=0.6)
+            hint = f"; rename '{next(c for c in columns if c.lower() == close[0])}' to '{name}'?" if close else ""
+            raise DataError(f"table {path} has no column '{name}'; {found}{hint}")
+    absent = [name for name in optional if name not in columns]
+    for column in columns:
+        if column in known:
+            continue
+        close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.75)
+        if close:
+            raise DataError(f"table {path}: unknown column '{column}'; did you mean '{close[0]}'? ({found})")
+        if only_known:
+            raise DataError(f"table {path}: unknown column '{column}'; {nearest(column, known)}")
+
+
+def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"table {path} is not UTF-8 (byte {data[error.start]:#04x} in line {line}); "
+            "save it as 'CSV UTF-8', Excel's plain CSV is not"
+        ) from None
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        lines = [(line, cells) for line, cells in _numbered(reader) if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DataError(f"table {path}, line {reader.line_num}: {error}; check its quotes") from None
+    if not lines:
+        raise DataError(f"table {path} is empty")
+    columns = [cell.strip() for cell in lines[0][1]]
+    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+        raise DataError(f"table {path} separates its columns with ';' or tabs; save it with commas")
+    for line, cells in lines[1:]:
+        if len(cells) != len(columns):
+            raise DataError(
+                f"table {path}, line {line}: {len(cells)} cells, but the header has {len(columns)}; "
+                "a note with a comma needs quotes"
+            )
+    return columns, [Row(line, dict(zip(columns, map(str.strip, cells), strict=True))) for line, cells in lines[1:]]
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """Each record with the line on which it begins."""
+    begin = 1
+    for cells in reader:
+        yield begin, cells
+        begin = reader.line_num + 1
+
+
+def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
+    import openpyxl
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about styles, of which we use none
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            lines = [[_cell(path, value) for value in line] for line in book.worksheets[0].iter_rows(values_only=True)]
+            book.close()
+    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, EOFError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"table {path} is damaged or not an .xlsx file; save it again from a spreadsheet") from None
+    filled = [(number, cells) for number, cells in enumerate(lines, 1) if any(cells)]
+    if not filled:
+        raise DataError(f"table {path}: the first sheet is empty")
+    columns = filled[0][1]
+    while columns and not columns[-1]:
+        columns.pop()
+    if "" in columns:
+        raise DataError(f"table {path}: column {columns.index('') + 1} has no name in the header")
+    return columns, [Row(number, _padded(path, number, columns, cells)) for number, cells in filled[1:]]
+
+
+def _padded(path: Path, number: int, columns: list[str], cells: list[str]) -> dict[str, str]:
+    if any(cells[len(columns) :]):
+        raise DataError(f"table {path}, row {number}: a cell lies right of the last named column")
+    cells = cells[: len(columns)] + [""] * (len(columns) - len(cells))
+    return dict(zip(columns, cells, strict=True))
+
+
+def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError:
+        raise DataError(f"table {path} is not UTF-8; save it as UTF-8") from None
+    rows = [Row(number, _json_cells(path, number, line)) for number, line in enumerate(lines, 1) if line.strip()]
+    if not rows:
+        raise DataError(f"table {path} is empty")
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    return columns, [Row(row.number, {name: row.cells.get(name, "") for name in columns}) for row in rows]
+
+
+def _json_cells(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError:
+        raise DataError(f"table {path}, line {number}: not JSON; each line is one object") from None
+    if not isinstance(value, dict):
+        raise DataError(f'table {path}, line {number}: not an object; write {{"image": "...", "note": "..."}}')
+    for name, cell in value.items():
+        if isinstance(cell, list | dict):
+            raise DataError(f"table {path}, line {number}: '{name}' is a list or object; give text")
+    return {name: _cell(path, cell) for name, cell in value.items()}
+
+
+def _cell(path: Path, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a spreadsheet keeps 12 as 12.0
+    return str(value).strip()
+
+
+def join(names: Iterable[str], most: int = 5) -> str:
+    """Names for a message: the first few, and how many more."""
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

@@ -1,0 +1,86 @@
+"""Tables of notes."""
+
+import openpyxl
+import pytest
+
+from medtextdiff.data.errors import DataError
+from medtextdiff.data.tables import read_table
+
+SECRET = "Mr Example has a left lesion"
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_three_kinds_give_the_same_cells(tmp_path):
+    write(tmp_path / "t.csv", '\ufeffimage,note\r\na.png,"one, two"\r\n\r\nb.png,\r\n')
+    write(tmp_path / "t.tsv", "image\tnote\na.png\tone, two\nb.png\t\n")
+    write(tmp_path / "t.jsonl", '{"image": "a.png", "note": "one, two"}\n{"image": "b.png", "note": null}\n')
+    book = openpyxl.Workbook()
+    for line in (("image", "note", None), ("a.png", "one, two"), (None, None), ("b.png", None)):
+        book.worksheets[0].append(line)
+    book.save(tmp_path / "t.xlsx")
+    expected = [{"image": "a.png", "note": "one, two"}, {"image": "b.png", "note": ""}]
+    for name in ("t.csv", "t.tsv", "t.jsonl", "t.xlsx"):
+        assert [dict(row.cells) for row in read_table(tmp_path / name)] == expected
+    assert [row.number for row in read_table(tmp_path / "t.csv")] == [2, 4]
+    assert [row.number for row in read_table(tmp_path / "t.xlsx")] == [2, 4]
+
+
+def test_row_numbers_are_lines_even_after_a_note_of_two_lines(tmp_path):
+    path = write(tmp_path / "t.csv", 'image,note\na.png,"one\ntwo"\nb.png,x\u2028y\n')
+    rows = read_table(path)
+    assert [row.number for row in rows] == [2, 4]
+    assert rows[0].cells["note"] == "one\ntwo"
+    assert rows[1].cells["note"] == "x\u2028y"
+
+
+def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
+    book = openpyxl.Workbook()
+    for line in (("image", "patient"), ("a.png", 12), ("b.png", 12.0), ("c.png", 1.5)):
+        book.worksheets[0].append(line)
+    book.save(tmp_path / "t.xlsx")
+    assert [row.cells["patient"] for row in read_table(tmp_path / "t.xlsx")] == ["12", "12", "1.5"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.csv", b"", "is empty"),
+        ("t.csv", b"image,note\n", "no rows below"),
+        ("t.csv", "image,note\na.png,38 \u00b0C\n".encode("cp1252"), r"not UTF-8 \(byte 0xb0 in line 2\)"),
+        ("t.csv", f"image,note\na.png,{SECRET}, and more\n".encode(), "line 2: 3 cells, but the header has 2"),
+        ("t.csv", b"image,note\na.png\n", "line 2: 1 cells"),
+        ("t.csv", b"image;note\na.png;x\n", "separates its columns with ';'"),
+        ("t.csv", b"image,note,note\na,b,c\n", "column 'note' twice"),
+        ("t.csv", b"image,text\na,b\n", r"no column 'note'; its columns are: image, text"),
+        ("t.csv", b"Image,note\na,b\n", "rename 'Image' to 'image'"),
+        ("t.csv", b'image,note\na.png,"open\n', "check its quotes"),
+        ("t.csv", b"image,note,pateint\na,b,c\n", "unknown column 'pateint'; did you mean 'patient'"),
+        ("t.jsonl", b'{"image": "a"}\n{oops}\n', "line 2: not JSON"),
+        ("t.jsonl", b"[1]\n", "line 1: not an object"),
+        ("t.jsonl", b'{"image": "a", "note": ["x"]}\n', "'note' is a list"),
+        ("t.xlsx", b"not a zip", "not an .xlsx"),
+        ("t.doc", b"x", "must end in"),
+    ],
+)
+def test_bad_tables_are_named_and_never_quoted(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words) as caught:
+        read_table(tmp_path / name, ["image", "note"], ["patient", "split"])
+    assert name in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_missing_table(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_table(tmp_path / "t.csv")
+
+
+def test_only_known_columns(tmp_path):
+    path = write(tmp_path / "t.csv", "image,age\na,4\n")
+    assert read_table(path, ["image"])[0].cells["age"] == "4"
+    with pytest.raises(DataError, match="unknown column 'age'"):
+        read_table(path, ["image"], only_known=True)
