@@ -1,0 +1,94 @@
+"""`lock.json` of a run folder: what the run was made from and with."""
+
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medtextdiff import config as configs
+from medtextdiff.training import disk
+from medtextdiff.training.errors import RunError
+
+PACKAGES = ("medtextdiff", "torch", "accelerate", "diffusers", "transformers", "monai", "numpy", "safetensors")
+
+
+def write_lock(run_dir: Path, *, config: configs.Config, data: Mapping[str, str], seed: int) -> dict[str, Any]:
+    """Write (or, on resuming, check and extend) `lock.json`, and return its content.
+
+    `data` maps the name of each training file to its hash. The first start's config, data and seed stay; every start
+    adds its versions, git commit (None outside a checkout) and CPU to `sessions`.
+
+    Raises:
+        RunError: the run folder was begun with other data, or its lock.json is damaged.
+    """
+    path = run_dir / "lock.json"
+    lock: dict[str, Any] = {"config": configs.to_json(config), "seed": seed, "data": dict(data), "sessions": []}
+    if path.exists():
+        before = _read(path)
+        _check_data(before["data"], dict(data), path)
+        lock = before
+    lock["sessions"].append(_session())
+    disk.write_json(path, lock)
+    return lock
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        lock = json.loads(path.read_text(encoding="utf-8"))
+        lock["config"], lock["seed"], lock["data"].keys(), lock["sessions"].append
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise RunError(
+            f"{path} is damaged; delete it if you are sure of the data, or choose a new run folder"
+        ) from None
+    return lock
+
+
+def _check_data(before: dict[str, str], now: dict[str, str], path: Path) -> None:
+    changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if changed:
+        raise RunError(
+            f"the data changed since this run began ({path}): {len(changed)} files, the first is '{changed[0]}'; "
+            "put the data back, or choose a new run folder"
+        )
+
+
+def _session() -> dict[str, Any]:
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": _git_commit(),
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this package lies in, with "+changes" if it has any."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        tracked = _git(here, "ls-files", "--error-unmatch", Path(__file__).name)
+        return commit + ("+changes" if _git(here, "status", "--porcelain", "-uno") else "") if tracked else None
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *command: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *command], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
