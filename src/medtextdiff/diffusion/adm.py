@@ -85,11 +85,19 @@ def convert(state: Mapping[str, Tensor], flags: Flags) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, unexpected or ill-shaped keys: the first few and how many.
     """
-    shapes = {key: tuple(value.shape) for key, value in _empty_unet(flags).state_dict().items()}
+    _check(state, checkpoint_shapes(flags))
     blocks = _blocks(flags)
-    sources = {key: _source(key, blocks) for key in shapes}
-    _check(state, {sources[key]: _source_shape(sources[key], shape) for key, shape in shapes.items()})
-    return {key: _converted(state[sources[key]], key, shape, flags) for key, shape in shapes.items()}
+    ours = _empty_unet(flags).state_dict()
+    return {key: _converted(state[_source(key, blocks)], key, tuple(value.shape), flags) for key, value in ours.items()}
+
+
+def checkpoint_shapes(flags: Flags) -> dict[str, tuple[int, ...]]:
+    """The keys and shapes of a guided-diffusion checkpoint with these flags; nothing is allocated."""
+    blocks = _blocks(flags)
+    sources = {
+        key: (_source(key, blocks), tuple(value.shape)) for key, value in _empty_unet(flags).state_dict().items()
+    }
+    return {source: _source_shape(source, shape) for source, shape in sources.values()}
 
 
 def convert_checkpoint(path: Path, flags: Flags | None, out_dir: Path, overwrite: bool = False) -> Flags:
@@ -135,7 +143,7 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a dict of named weights")
     for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor) or not value.is_floating_point():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path} is not a dict of named weights: entry {key!r} is a {type(value).__name__}")
     return dict(content)
 
