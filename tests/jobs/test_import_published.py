@@ -18,7 +18,13 @@ from tests.jobs.conftest import call
 from tests.reference.fill import fill, fill_module
 
 # ADM's shape where the head reads it; the deepest levels are narrower, to save time.
-FLAGS = {"image_size": 256, "num_channels": 256, "channel_mult": "1,1,2,2,1,1", "attention_resolutions": "32"} | {"num_head_channels": 64}
+FLAGS = {
+    "image_size": 256,
+    "num_channels": 256,
+    "num_head_channels": 64,
+    "channel_mult": "1,1,2,2,1,1",
+    "attention_resolutions": "32",
+}
 NOTE = "The nuclei density in the upper right is high."
 TEXT_WIDTH = 768
 

@@ -10,6 +10,7 @@ from medtextdiff.api import shelf
 from medtextdiff.config import Config, ConfigError, override, to_json
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import components, engine, provenance
+from medtextdiff.training.device import is_main_process
 
 
 def recipes() -> dict[str, str]:
@@ -40,22 +41,18 @@ def train(
     """
     run = override(recipe_room.find(recipe) if isinstance(recipe, str) else recipe, settings)
     run_dir = Path(out)
-    _check_free(run_dir, run)
+    _check_free(run_dir)
     job = run.job()  # type: ignore[attr-defined]
-    run_dir.mkdir(parents=True, exist_ok=True)
-    provenance.write_lock(run_dir, config=run, data=job.data_hashes, seed=run.training.seed)  # type: ignore[attr-defined]
-    run_folder.write_config(run, run_dir)
-    result = engine.fit(
-        job.model,
-        job.loss,
-        job.data,
-        run.training,  # type: ignore[attr-defined]
-        run_dir,
-        validate=job.validate,
-        after_step=job.after_step,
-        device=device,
-    )
-    finish(run, job.model, run_dir)
+    training: engine.Config = run.training  # type: ignore[attr-defined]
+
+    def begin() -> None:
+        provenance.write_lock(run_dir, config=run, data=job.data_hashes, seed=training.seed)
+        run_folder.write_config(run, run_dir)
+
+    hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
+    result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)  # type: ignore[arg-type]
+    if is_main_process():
+        finish(run, job.model, run_dir)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
 
 
@@ -79,7 +76,7 @@ def _with_own_parts(run: Config, model: Any) -> Config:
     return run.replace(model=settings)
 
 
-def _check_free(run_dir: Path, run: Config) -> None:
+def _check_free(run_dir: Path) -> None:
     if (run_dir / components.MANIFEST).is_file():
         raise ConfigError(f"{run_dir} holds a finished run; give another folder with -o, or delete that one first")
     if run_dir.is_file():

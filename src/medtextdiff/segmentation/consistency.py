@@ -54,6 +54,7 @@ class ConsistencyLoss:
         self.labelled = settings.labelled.build()
         self.step = 0
         frozen = {id(weight): weight for weight in student.parameters() if not weight.requires_grad}
+        self._trained = {name for name, weight in student.named_parameters() if weight.requires_grad}
         self.teacher = copy.deepcopy(student, memo=frozen)
         self.teacher.requires_grad_(False).eval()
 
@@ -98,13 +99,17 @@ class ConsistencyLoss:
             buffer.copy_(buffers[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: the step, and the teacher's state."""
-        return {"step": self.step, "teacher": self.teacher.state_dict()}
+        """What a resumed run needs: the step, and of the teacher what is trained, and its buffers."""
+        trained = {name: weight for name, weight in self.teacher.named_parameters() if name in self._trained}
+        return {"step": self.step, "teacher": trained | dict(self.teacher.named_buffers())}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()`."""
         self.step = int(state["step"])
-        self.teacher.load_state_dict(state["teacher"])
+        own = dict(self.teacher.named_parameters()) | dict(self.teacher.named_buffers())
+        for name, value in state["teacher"].items():
+            own[name].copy_(value)
 
     def _weight(self) -> float:
         return self.settings.weight * min(1.0, self.step / max(1, self.settings.ramp_up))

@@ -68,15 +68,21 @@ class Updater:
         return Outcome(losses, norm, stop)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer's state and the loss scale (fp16), for `load_state_dict`."""
-        scaler = self._accelerator.scaler
-        return {"optimizer": self.optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict()}
+        """The state of the optimizer, of the loss scale (fp16), and of a loss that has one (a teacher's weights)."""
+        scaler, own = self._accelerator.scaler, getattr(self._loss, "state_dict", None)
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "loss": None if own is None else own(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None and self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state["scaler"])
+        if state.get("loss") is not None:
+            self._loss.load_state_dict(state["loss"])  # type: ignore[attr-defined]
 
     def _accumulate(self, step: int, micro: int, batch: Any) -> dict[str, Tensor]:
         accelerator = self._accelerator
