@@ -50,7 +50,7 @@ def train(
         run_folder.write_config(run, run_dir)
 
     hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
-    result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)  # type: ignore[arg-type]
+    result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)
     if is_main_process():
         finish(run, job.model, run_dir)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}

@@ -44,8 +44,8 @@ def fasttextdiff_monuseg() -> Run:
     """
     return Run(
         model=fasttextdiff.Config(
-            denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser", trainable=True),
-            text=huggingface.Config(path="builtin:modernbert-small/text"),
+            denoiser=denoiser.Config(path="builtin:ddpm-small", trainable=True),
+            text=huggingface.Config(path="builtin:modernbert-small"),
             features=features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none"),
             head=pyramid.Config(width=64, fusion=cross_attention.Config(), fuse_levels=2),
         ),

@@ -1,0 +1,1 @@
+"""Where clinical text comes from: one file per layout of a corpus."""

@@ -1,0 +1,1 @@
+"""Text encoders: interchangeable parts, one file each."""
