@@ -27,7 +27,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="Where to write.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 DEFAULT_MODEL = "nuclei-small"
 
 
@@ -192,6 +192,20 @@ def features(
     with _one_line_errors():
         shapes = api.features(image, model=model, out=output, device=device, precision=precision, overwrite=overwrite)
         _table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    output: Output,
+    dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+) -> None:
+    """Write a finished run without checkpoints and logs, in half precision: to ship or to share."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        sizes = api.pack(run, out=output, dtype=dtype)
+        _table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
 
 
 @data_app.command("check")

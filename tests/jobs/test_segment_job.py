@@ -117,3 +117,16 @@ def test_training_twice_into_one_folder_is_refused(run_dir: Path, data_dir: Path
     again = call("train", "segmentation.fasttextdiff_tiny", "--set", f"data.root={data_dir}", "-o", run_dir)
     assert again.exit_code == 2
     assert "finished run" in again.output
+
+
+def test_a_packed_run_is_small_and_segments_alike(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    assert call("pack", run_dir, "-o", packed).exit_code == 0
+    assert not (packed / "checkpoints").exists()
+    weights = "denoiser/diffusion_pytorch_model.safetensors"
+    assert (packed / weights).stat().st_size < 0.6 * (run_dir / weights).stat().st_size
+    image = data_dir / "images" / "case0.png"
+    found, expected = (
+        medtextdiff.load(run, precision="float32").segment(image).probabilities for run in (packed, run_dir)
+    )
+    np.testing.assert_allclose(found, expected, atol=5e-3)

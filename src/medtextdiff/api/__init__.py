@@ -4,6 +4,7 @@ from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
+from medtextdiff.api.packing import pack
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.shelf import models
 from medtextdiff.api.training import recipes, show, train
@@ -18,6 +19,7 @@ __all__ = [
     "import_published",
     "load",
     "models",
+    "pack",
     "recipes",
     "segment",
     "segment_files",

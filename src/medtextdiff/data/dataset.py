@@ -2,7 +2,7 @@
 
 import bisect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medtextdiff.data import augment, images, transforms
 from medtextdiff.data.errors import DataError
+from medtextdiff.data.transforms import Size
 from medtextdiff.types import IGNORE, Batch, Record
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -54,6 +55,7 @@ class Dataset:
         size: int | tuple[int, int] | None = None,
         augmentation: augment.Config | None = None,
         foreground: Literal["ids", "any"] = "ids",
+        resize_mask: Callable[[Tensor, Size], Tensor] = transforms.resize_mask,
         cache: bool = True,
         cache_bytes: int = 4 << 30,
     ) -> None:
@@ -65,6 +67,7 @@ class Dataset:
             size: images become this (rows, columns; an int is a square); None: their own size.
             augmentation: views to draw; None: the whole image and its `note`.
             foreground: "any" merges all classes (but IGNORE) to 1.
+            resize_mask: how masks are brought to `size`; `transforms.published_mask` repeats the published code.
             cache: keep decoded images, up to `cache_bytes`; beyond it files are read again.
 
         Raises:
@@ -76,7 +79,7 @@ class Dataset:
         if bare:
             raise DataError(f"{len(bare)} records have no image (the first is '{bare[0]}'); leave them out")
         self.records = list(records)
-        self._num_classes, self._foreground = num_classes, foreground
+        self._num_classes, self._foreground, self._resize_mask = num_classes, foreground, resize_mask
         self._size = (size, size) if isinstance(size, int) else size
         self._augmentation = augmentation.build() if augmentation is not None else None
         self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -100,7 +103,7 @@ class Dataset:
         labels = mask.long() if mask is not None else None
         if self._size is not None:
             pixels = transforms.resize_image(pixels, self._size)
-            labels = transforms.resize_mask(labels, self._size) if labels is not None else None
+            labels = self._resize_mask(labels, self._size) if labels is not None else None
         if pixels.data_ptr() == image.data_ptr():
             pixels = pixels.clone()  # what is cached stays ours
         return Sample(record.id, record.note, pixels.contiguous(), labels, torch.tensor(WHOLE))

@@ -1,7 +1,7 @@
 """A run's config on disk, and where the paths in it lead.
 
 In a config a path is written as it is, or
-- `builtin:NAME`: a folder that ships in the package's `pretrained/`;
+- `builtin:NAME/COMPONENT`: a component of a run that ships in the package's `pretrained/`;
 - `./NAME`: a folder within the run folder, so that a run can be moved.
 """
 
@@ -22,7 +22,7 @@ C = TypeVar("C", bound=config.Config)
 
 def builtin_names() -> list[str]:
     """Names of the folders that ship with the package."""
-    return sorted(path.name for path in PRETRAINED.iterdir() if (path / "MODEL_CARD.md").is_file())
+    return sorted(path.name for path in PRETRAINED.glob("*") if (path / "MODEL_CARD.md").is_file())
 
 
 def locate(settings: C, run_dir: Path | None = None) -> C:
@@ -34,10 +34,10 @@ def locate(settings: C, run_dir: Path | None = None) -> C:
 
     def real(text: str) -> str:
         if text.startswith(_BUILTIN):
-            name = text.removeprefix(_BUILTIN)
+            name, _, inside = text.removeprefix(_BUILTIN).partition("/")
             if name not in builtin_names():
                 raise ConfigError(f"'{name}' does not ship with this package; {nearest(name, builtin_names())}")
-            return str(PRETRAINED / name)
+            return str(PRETRAINED / name / inside)
         if text.startswith("./") and run_dir is not None:
             return str(run_dir / text.removeprefix("./"))
         return text

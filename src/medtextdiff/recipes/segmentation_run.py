@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import nn
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
-from medtextdiff.data import augment, notes
+from medtextdiff.data import augment, notes, transforms
 from medtextdiff.data.dataset import Dataset, Mixture
 from medtextdiff.data.images import content_hash
 from medtextdiff.data.records import subset
@@ -33,6 +33,7 @@ class Data(config.Config):
     root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed.
     subset: ids of the labelled training images; empty means all. size: images are made size x size; None: their own.
     foreground: "any" merges all classes of the masks to one. more: further labelled folders, mixed in evenly.
+    masks: "as_published" resizes masks as the published code does, which grows their regions; "area" is right.
     unlabelled_splits: where consistency finds images; their masks are not read.
     """
 
@@ -44,7 +45,8 @@ class Data(config.Config):
     subset: tuple[str, ...] = ()
     unlabelled_splits: tuple[str, ...] = ("train",)
     size: PositiveInt | None = None
-    foreground: str = "any"
+    foreground: Literal["ids", "any"] = "any"
+    masks: Literal["area", "as_published"] = "area"
     augmentation: augment.Config = augment.Config()
 
     def records(self, split: str) -> list[Record]:
@@ -121,7 +123,8 @@ class Run(config.Config):
             size=self.data.size,
             augmentation=self.data.augmentation if augmented else None,
             num_classes=self.model.num_classes,  # type: ignore[attr-defined]
-            foreground="any" if self.data.foreground == "any" else "ids",
+            foreground=self.data.foreground,
+            resize_mask=transforms.published_mask if self.data.masks == "as_published" else transforms.resize_mask,
         )
 
     def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:

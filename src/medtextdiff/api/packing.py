@@ -1,0 +1,53 @@
+"""A finished run made small: for shipping, or for a colleague."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from medtextdiff.api.shelf import CARD
+from medtextdiff.config import ConfigError
+from medtextdiff.recipes import run_folder
+from medtextdiff.training import components, disk
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[str, int]:
+    """Write a finished run without its checkpoints and logs, its weights in `dtype`; gives each file's bytes.
+
+    A model card that lies in the run goes along. The new manifest seals all of it.
+
+    Raises:
+        ConfigError: no run folder, an unknown dtype, or `out` is there; RunError: the run is damaged.
+    """
+    source, target = Path(run), Path(out)
+    if dtype not in DTYPES:
+        raise ConfigError(f"no dtype '{dtype}'; give {', '.join(DTYPES)}")
+    if target.exists():
+        raise ConfigError(f"{target} exists; give another folder with -o")
+    run_folder.read_config(source)
+    names = list(components.check_components(source))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with disk.whole_folder(target) as folder:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            _copy(source / name, folder / name, DTYPES[dtype])
+        hashes = {name: disk.sha256(folder / name) for name in names}
+        (folder / components.MANIFEST).write_text(json.dumps({"files": hashes}, indent=2) + "\n", encoding="utf-8")
+        if (source / CARD).is_file():
+            shutil.copy(source / CARD, folder / CARD)
+    return {name: (target / name).stat().st_size for name in names}
+
+
+def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:
+    if source.suffix != ".safetensors":
+        shutil.copy(source, target)
+        return
+    with safe_open(source, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    save_file({n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}, target, metadata)
