@@ -25,7 +25,7 @@ _NATIVE = augment.Config(
 _BUDGET = engine.Config(
     max_steps=600,
     batch_size=4,
-    learning_rate=3e-4,
+    learning_rate=5e-4,
     warmup_steps=30,
     precision="bf16",
     ema_decay=0.99,
@@ -50,7 +50,7 @@ def fasttextdiff_monuseg() -> Run:
             head=pyramid.Config(width=64, fusion=cross_attention.Config(), fuse_levels=2),
         ),
         data=Data(augmentation=_NATIVE),
-        training=_BUDGET.replace(lr_scale={"denoiser": 0.4}),
+        training=_BUDGET.replace(lr_scale={"denoiser": 0.5}),
         use=use.Config(mode="tiles", tile=256, overlap=0.25),
     )
 
@@ -64,7 +64,16 @@ def nuclei_small() -> Run:
     """
     run = fasttextdiff_monuseg()
     wide = run.data.augmentation.replace(scale=(0.6, 1.8))
-    return run.replace(data=run.data.replace(augmentation=wide))
+    return run.replace(data=run.data.replace(augmentation=wide), training=run.training.replace(max_steps=1000))
+
+
+def unet_nuclei() -> Run:
+    """The U-Net beside `nuclei_small`: same images, views, loss and number of steps; its own learning rate.
+
+    Command: medtextdiff train segmentation.unet_nuclei --set data.root=MONUSEG --set data.more=DSB2018 -o RUN
+    """
+    run = nuclei_small()
+    return run.replace(model=unet.Config(), training=run.training.replace(learning_rate=1e-3, lr_scale={}))
 
 
 def unet_monuseg() -> Run:
