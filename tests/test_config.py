@@ -13,6 +13,7 @@ class Outer(config.Config):
     sizes: tuple[int, ...] = (1, 2)
     rate: float | None = 0.5
     name: str = "x"
+    names: tuple[str, ...] = ()
 
 
 def test_round_trip_keeps_types_and_values() -> None:
@@ -23,8 +24,8 @@ def test_round_trip_keeps_types_and_values() -> None:
 
 
 def test_override_sets_plain_values_checked_by_type() -> None:
-    changed = override(Outer(), ["sizes=3,4,5", "rate=null", "name=12"])
-    assert changed == Outer(sizes=(3, 4, 5), rate=None, name="12")
+    changed = override(Outer(), ["sizes=3,4,5", "rate=null", "name=12", "names=one"])
+    assert changed == Outer(sizes=(3, 4, 5), rate=None, name="12", names=("one",))
 
 
 def test_override_swaps_a_part_for_its_sibling() -> None:

@@ -115,15 +115,13 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
         value = _sibling(current, text, whole)
     else:
         value = _parse(text)
-    try:
-        return config.replace(**{name: value})
-    except ValidationError:
-        if isinstance(value, str) or rest:
-            raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}") from None
-    try:  # a string field given something that reads as JSON, e.g. path=123
-        return config.replace(**{name: text})
-    except ValidationError:
-        raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}") from None
+    readings = [value] if rest else [value, text, [value]]  # path=123 is a string, more=DIR a list of one
+    for reading in readings:
+        try:
+            return config.replace(**{name: reading})
+        except ValidationError:
+            continue
+    raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}")
 
 
 def _expected(cls: type[Config], name: str) -> str:
