@@ -123,6 +123,7 @@ def test_a_packed_run_is_small_and_segments_alike(run_dir: Path, data_dir: Path,
     packed = tmp_path / "packed"
     assert call("pack", run_dir, "-o", packed).exit_code == 0
     assert not (packed / "checkpoints").exists()
+    assert str(data_dir) not in (packed / "config.json").read_text()
     weights = "denoiser/diffusion_pytorch_model.safetensors"
     assert (packed / weights).stat().st_size < 0.6 * (run_dir / weights).stat().st_size
     image = data_dir / "images" / "case0.png"

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,7 +20,8 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[str, int]:
     """Write a finished run without its checkpoints and logs, its weights in `dtype`; gives each file's bytes.
 
-    A model card that lies in the run goes along. The new manifest seals all of it.
+    A model card that lies in the run goes along. Folders of data on this machine are named by their last two parts only.
+    The new manifest seals all of it.
 
     Raises:
         ConfigError: no run folder, an unknown dtype, or `out` is there; RunError: the run is damaged.
@@ -36,6 +38,7 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[st
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(source / name, folder / name, DTYPES[dtype])
+        _forget_folders(folder / run_folder.CONFIG)
         hashes = {name: disk.sha256(folder / name) for name in names}
         (folder / components.MANIFEST).write_text(json.dumps({"files": hashes}, indent=2) + "\n", encoding="utf-8")
         if (source / CARD).is_file():
@@ -51,3 +54,18 @@ def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     save_file({n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}, target, metadata)
+
+
+def _forget_folders(path: Path) -> None:
+    """In a run's config, the model excepted, keep of each absolute path its last two parts: the rest is one machine's."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value = {name: part if name == "model" else _without_folders(part) for name, part in value.items()}
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_without_folders(name): _without_folders(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return "/".join(Path(value).parts[-2:]) if isinstance(value, str) and Path(value).is_absolute() else value

@@ -64,7 +64,7 @@ def nuclei_small() -> Run:
     """
     run = fasttextdiff_monuseg()
     wide = run.data.augmentation.replace(scale=(0.6, 1.8))
-    return run.replace(data=run.data.replace(augmentation=wide), training=run.training.replace(max_steps=1000))
+    return run.replace(data=run.data.replace(augmentation=wide), training=run.training.replace(max_steps=800))
 
 
 def unet_nuclei() -> Run:
