@@ -1,6 +1,7 @@
 """A segmenter's run: model, data, loss, training, and how it is used afterwards, in one typed config."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,11 +133,12 @@ class Run(config.Config):
 
         def validate(model: nn.Module) -> dict[str, float]:
             """Mean foreground Dice in percent over the validation images, as `segment` would predict them."""
-            scores = []
+            scores, device = [], next(model.parameters()).device
             for index in range(len(dataset)):
                 sample = dataset.sample(index, torch.Generator())
-                probs = self.use.probabilities(model, sample.image, sample.note, mirror_note)  # type: ignore[arg-type]
-                pred = probs.argmax(dim=0).numpy().astype(np.int64)
+                image = sample.image.to(device)
+                probs = self.use.probabilities(model, image, sample.note, mirror_note)  # type: ignore[arg-type]
+                pred = probs.argmax(dim=0).cpu().numpy().astype(np.int64)
                 assert sample.mask is not None
                 scored = score_image(pred, sample.mask.numpy().astype(np.int64), probs.shape[0], distances=False)
                 scores.append(scored[FOREGROUND]["dice"])
@@ -152,6 +154,4 @@ def mirror_note(note: str, left_right: bool, up_down: bool) -> str:
 
 
 def _without_mask(record: Record) -> Record:
-    from dataclasses import replace
-
     return replace(record, mask=None)
