@@ -20,7 +20,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[str, int]:
     """Write a finished run without its checkpoints and logs, its weights in `dtype`; gives each file's bytes.
 
-    A model card that lies in the run goes along. Folders of data on this machine are named by their last two parts only.
+    A model card that lies in the run goes along. Of the paths of data only the last two parts are kept.
     The new manifest seals all of it.
 
     Raises:
@@ -57,7 +57,7 @@ def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:
 
 
 def _forget_folders(path: Path) -> None:
-    """In a run's config, the model excepted, keep of each absolute path its last two parts: the rest is one machine's."""
+    """Keep of each absolute path in a run's config, the model excepted, the last two parts: the rest is one machine's."""
     value = json.loads(path.read_text(encoding="utf-8"))
     value = {name: part if name == "model" else _without_folders(part) for name, part in value.items()}
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
