@@ -57,7 +57,7 @@ def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:
 
 
 def _forget_folders(path: Path) -> None:
-    """Keep of each absolute path in a run's config, the model excepted, the last two parts: the rest is one machine's."""
+    """Keep the last two parts of each absolute path in a config, the model excepted: the rest is one machine's."""
     value = json.loads(path.read_text(encoding="utf-8"))
     value = {name: part if name == "model" else _without_folders(part) for name, part in value.items()}
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
