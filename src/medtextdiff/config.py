@@ -27,7 +27,9 @@ class ConfigError(ValueError):
 class Config(BaseModel):
     """Base of every part's Config. Subclasses add fields with defaults and a `build(...)`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=False, protected_namespaces=(), allow_inf_nan=False
+    )
 
     @classmethod
     def kind(cls) -> str:
@@ -96,9 +98,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def siblings(kind: str) -> list[str]:
-    """Names of the parts in the folder of the part called `kind`."""
+    """Names of the parts in the folder of the part called `kind`; none where several parts share one file."""
     package = importlib.import_module(kind.rpartition(".")[0])
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(getattr(package, "__path__", [])))
 
 
 def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
@@ -116,23 +118,21 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
     else:
         value = _parse(text)
     readings = [value] if rest else [value, text, [value]]  # path=123 is a string, more=DIR a list of one
+    faults = []
     for reading in readings:
         try:
             return config.replace(**{name: reading})
-        except ValidationError:
-            continue
-    raise ConfigError(f"'{whole}' cannot be '{text}': {_expected(type(config), name)}")
-
-
-def _expected(cls: type[Config], name: str) -> str:
-    info = cls.model_fields[name]
-    limits = "".join(f", {limit}" for limit in info.metadata)
-    return f"it takes {getattr(info.annotation, '__name__', None) or info.annotation}{limits}"
+        except ValidationError as error:
+            faults.append(error.errors()[0]["msg"])
+    raise ConfigError(f"'{whole}' cannot be '{text}': {faults[0]}")
 
 
 def _sibling(current: Config, text: str, whole: str) -> Config:
     kind = current.kind()
     names = siblings(kind)
+    if not names:
+        inside = ", ".join(f"{whole}.{name}" for name in type(current).model_fields)
+        raise ConfigError(f"'{whole}' is a group of settings; set one of {inside}")
     if text not in names:
         raise ConfigError(f"'{whole}' cannot be '{text}'; {nearest(text, names)}")
     return _construct(_find_class(f"{kind.rpartition('.')[0]}.{text}"), {})
@@ -143,7 +143,7 @@ def _parse(text: str) -> Any:
         return None
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON; a number of thousands of digits; thousands of brackets
         if "," in text:
             return [_parse(item.strip()) for item in text.strip("[]()").split(",") if item.strip()]
         return {"true": True, "false": False}.get(text.lower(), text)
