@@ -5,7 +5,6 @@ import difflib
 import io
 import json
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +60,20 @@ def read_table(
 def _check_columns(
     path: Path, columns: list[str], required: Sequence[str], optional: Sequence[str], only_known: bool
 ) -> None:
+    known = [*required, *optional]
+    lower = [column.lower() for column in columns]
+    if required and not any(difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in known):
+        # A table without a header begins with a note, so the line is not repeated here.
+        raise DataError(f"table {path}: its first line names none of the columns {', '.join(known)}; add a header line")
     found = f"its columns are: {', '.join(columns) or 'none'}"
+    for name in required:
+        if name not in columns:
+            close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
+            hint = f"; rename '{columns[lower.index(close[0])]}' to '{name}'?" if close else ""
+            raise DataError(f"table {path} has no column '{name}'; {found}{hint}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
         raise DataError(f"table {path} has the column '{twice[0]}' twice; rename one ({found})")
-    known = [*required, *optional]
-    for name in required:
-        if name not in columns:
-            close = difflib.get_close_matches(name.lower(), [column.lower() for column in columns], n=1, cutoff=0.6)
-            hint = f"; rename '{next(c for c in columns if c.lower() == close[0])}' to '{name}'?" if close else ""
-            raise DataError(f"table {path} has no column '{name}'; {found}{hint}")
     absent = [name for name in optional if name not in columns]
     for column in columns:
         if column in known:
@@ -129,9 +132,9 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
             book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             lines = [[_cell(path, value) for value in line] for line in book.worksheets[0].iter_rows(values_only=True)]
             book.close()
-    except (zipfile.BadZipFile, KeyError, ValueError, IndexError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (DataError, OSError, MemoryError):
+        raise
+    except Exception:  # openpyxl, zlib and the XML reader raise a dozen types at a damaged file
         raise DataError(f"table {path} is damaged or not an .xlsx file; save it again from a spreadsheet") from None
     filled = [(number, cells) for number, cells in enumerate(lines, 1) if any(cells)]
     if not filled:
@@ -166,7 +169,7 @@ def _read_jsonl(path: Path) -> tuple[list[str], list[Row]]:
 def _json_cells(path: Path, number: int, line: str) -> dict[str, str]:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON; a number of thousands of digits; thousands of brackets
         raise DataError(f"table {path}, line {number}: not JSON; each line is one object") from None
     if not isinstance(value, dict):
         raise DataError(f'table {path}, line {number}: not an object; write {{"image": "...", "note": "..."}}')
