@@ -63,10 +63,13 @@ class TableCorpus:
                         yield from (row[name].strip() for name in columns if (row[name] or "").strip())
         except UnicodeDecodeError:
             raise TextError(f"'{path.name}' is not UTF-8 text; save it as UTF-8") from None
+        except csv.Error as error:
+            raise TextError(f"'{path.name}' is not a csv table near line {table.line_num}: {error}") from None
 
     def _check(self, path: Path, present: Iterable[str], columns: list[str]) -> None:
         if not columns:
             wanted = ", ".join(self._config.columns)
-            raise TextError(f"'{path.name}' has none of the columns {wanted}; it has {', '.join(present)}")
+            # What is there is not listed: without a header it is a note.
+            raise TextError(f"'{path.name}' has none of the columns {wanted}; add a header line, or set `columns`")
         if self._config.split is not None and "split" not in present:
             raise TextError(f"'{path.name}' has no column 'split'; add one, or set split=null to take all rows")
