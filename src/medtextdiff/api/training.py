@@ -9,8 +9,12 @@ from medtextdiff import recipes as recipe_room
 from medtextdiff.api import shelf
 from medtextdiff.config import Config, ConfigError, override, to_json
 from medtextdiff.recipes import run_folder
-from medtextdiff.training import components, engine, provenance
+from medtextdiff.training import checkpoint, components, engine, provenance
 from medtextdiff.training.device import is_main_process
+from medtextdiff.training.settings import FREE
+
+# On resuming. Where the data lies may change too: its files are known by their hashes.
+MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root"}
 
 
 def recipes() -> dict[str, str]:
@@ -43,10 +47,13 @@ def train(
     run_dir = Path(out)
     _check_free(run_dir)
     job = run.job()  # type: ignore[attr-defined]
+    _check_ours(run_dir, [run_folder.CONFIG, *(name for name, _ in job.model.named_children())])
     training: engine.Config = run.training  # type: ignore[attr-defined]
 
     def begin() -> None:
-        provenance.write_lock(run_dir, config=run, data=job.data_hashes, seed=training.seed)
+        resumed = checkpoint.latest(run_dir / "checkpoints") is not None
+        about = {"config": run, "data": job.data_hashes, "seed": training.seed}
+        provenance.write_lock(run_dir, **about, resumed=resumed, free=MAY_CHANGE)
         run_folder.write_config(run, run_dir)
 
     hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
@@ -81,6 +88,13 @@ def _check_free(run_dir: Path) -> None:
         raise ConfigError(f"{run_dir} holds a finished run; give another folder with -o, or delete that one first")
     if run_dir.is_file():
         raise ConfigError(f"{run_dir} is a file; give a folder with -o")
+
+
+def _check_ours(run_dir: Path, names: Sequence[str]) -> None:
+    """Refuse a folder in which training would replace somebody's files."""
+    there = [name for name in names if (run_dir / name).exists()]
+    if there and not (run_dir / "lock.json").exists():
+        raise ConfigError(f"{run_dir} is no run of ours, and its '{there[0]}' would be replaced; give another -o")
 
 
 def _run_of(what: str | Path) -> Config:

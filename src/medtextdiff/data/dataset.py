@@ -88,6 +88,20 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.records)
 
+    def check(self) -> "Dataset":
+        """Read every record once (into the cache, as far as it goes), so that a bad file is told before hours of work.
+
+        Raises:
+            DataError: as `sample`; or there are masks and none marks anything.
+        """
+        marked = [self._marks(index) for index in range(len(self))]
+        if True not in marked and False in marked:
+            raise DataError(
+                f"none of {marked.count(False)} masks marks anything, e.g. that of '{self.records[0].id}'; "
+                "look at them with medtextdiff data check"
+            )
+        return self
+
     def sample(self, index: int, rng: torch.Generator) -> Sample:
         """The sample of a record; what is random about it comes from `rng`.
 
@@ -121,6 +135,11 @@ class Dataset:
             self._bytes_left -= cost
             self._cache[index] = loaded
         return loaded
+
+    def _marks(self, index: int) -> bool | None:
+        """Whether a record's mask has any class but background; None without a mask."""
+        mask = self._load(index)[1]
+        return None if mask is None else bool(((mask != 0) & (mask != IGNORE)).any())
 
     def _read(self, record: Record) -> tuple[Tensor, Tensor | None]:
         assert record.image is not None

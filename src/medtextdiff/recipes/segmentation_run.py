@@ -72,6 +72,23 @@ class Data(config.Config):
             raise ConfigError(f"split '{self.train_split}' of {self.root} has no image with a mask to train on")
         return found
 
+    def validation(self) -> list[Record]:
+        """The records to validate on; none with `val_split` null.
+
+        Raises:
+            ConfigError: no such split, or none of its images has a mask.
+        """
+        if self.val_split is None:
+            return []
+        records = self._source(self.root).records()
+        found = [record for record in records if record.split == self.val_split and record.mask is not None]
+        if not found:
+            raise ConfigError(
+                f"{self.root} has no image with a mask in the split '{self.val_split}' to validate on; fill the column "
+                "`split` of its table, or train without: --set data.val_split=null"
+            )
+        return found
+
     def _source(self, root: str) -> Any:
         if not root and self.source is None:
             raise ConfigError("no data: name the data set's folder with --set data.root=DIR")
@@ -100,8 +117,11 @@ class Run(config.Config):
         """
         torch.manual_seed(self.training.seed)  # new weights
         labelled = self.data.labelled()
-        val = [] if self.data.val_split is None else self.data.records(self.data.val_split)
-        val = [record for record in val if record.mask is not None]
+        val = self.data.validation()
+        if val and self.training.monitor != "dice":
+            raise ConfigError(
+                f"training.monitor cannot be '{self.training.monitor}'; a segmenter's validation has: dice"
+            )
         model = self.build_model()
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
@@ -126,7 +146,7 @@ class Run(config.Config):
             num_classes=self.model.num_classes,  # type: ignore[attr-defined]
             foreground=self.data.foreground,
             resize_mask=transforms.published_mask if self.data.masks == "as_published" else transforms.resize_mask,
-        )
+        ).check()
 
     def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:
         dataset = self._dataset(records, augmented=False)

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,31 @@ from medtextdiff.training.errors import RunError
 PACKAGES = ("medtextdiff", "torch", "accelerate", "diffusers", "transformers", "monai", "numpy", "safetensors")
 
 
-def write_lock(run_dir: Path, *, config: configs.Config, data: Mapping[str, str], seed: int) -> dict[str, Any]:
+def write_lock(
+    run_dir: Path,
+    *,
+    config: configs.Config,
+    data: Mapping[str, str],
+    seed: int,
+    resumed: bool = True,
+    free: Collection[str] = (),
+) -> dict[str, Any]:
     """Write (or, on resuming, check and extend) `lock.json`, and return its content.
 
     `data` maps the name of each training file to its hash. The first start's config, data and seed stay; every start
-    adds its versions, git commit (None outside a checkout) and CPU to `sessions`.
+    adds its versions, git commit (None outside a checkout) and CPU to `sessions`. `resumed` False: no checkpoint came
+    of an earlier start, so what it was begun with does not count. `free` names settings that may change, as
+    "training.max_steps".
 
     Raises:
-        RunError: the run folder was begun with other data, or its lock.json is damaged.
+        RunError: the run folder was begun with other data or settings, or its lock.json is damaged.
     """
     path = run_dir / "lock.json"
     lock: dict[str, Any] = {"config": configs.to_json(config), "seed": seed, "data": dict(data), "sessions": []}
-    if path.exists():
+    if resumed and path.exists():
         before = _read(path)
         _check_data(before["data"], dict(data), path)
+        _check_config(_flat(before["config"]), _flat(lock["config"]), free, path)
         lock = before
     lock["sessions"].append(_session())
     disk.write_json(path, lock)
@@ -56,6 +67,26 @@ def _check_data(before: dict[str, str], now: dict[str, str], path: Path) -> None
             f"the data changed since this run began ({path}): {len(changed)} files, the first is '{changed[0]}'; "
             "put the data back, or choose a new run folder"
         )
+
+
+def _check_config(before: dict[str, Any], now: dict[str, Any], free: Collection[str], path: Path) -> None:
+    for name in sorted((before.keys() | now.keys()) - set(free)):
+        old, new = before.get(name), now.get(name)
+        if old != new:
+            raise RunError(
+                f"this run was begun with {name}={old!r}, now it is {new!r} ({path}); "
+                "set it back to resume, or choose another run folder"
+            )
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """A nested config's plain values by their dotted names."""
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{name}.{key}" if name else str(key))
+    return found
 
 
 def _session() -> dict[str, Any]:
