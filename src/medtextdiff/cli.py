@@ -71,24 +71,24 @@ def segment(
             overwrite=overwrite,
             progress=_say,
         )
-        _table(
-            ["image", "note", "foreground %", "confidence", "seconds", "model"],
+        lines = [
             [
-                [
-                    r.image,
-                    "yes" if r.has_note else "none",
-                    f"{r.foreground:.1f}",
-                    f"{r.confidence:.3f}",
-                    f"{r.seconds:.2f}",
-                    model,
-                ]
-                for r in report.results
-            ],
-        )
+                r.image,
+                "yes" if r.has_note else "none",
+                f"{r.foreground:.1f}",
+                f"{r.confidence:.3f}",
+                f"{r.seconds:.2f}",
+                model,
+            ]
+            for r in report.results
+        ]
+        if lines:
+            _table(["image", "note", "foreground %", "confidence", "seconds", "model"], lines)
         for place, reason in report.failures:
             print(f"failed: {place}: {reason}", file=sys.stderr)
-        if report.failures:
+        if report.results and report.failures:
             print(f"{len(report.failures)} of {report.total} images failed; the others are done", file=sys.stderr)
+        if report.failures:
             raise typer.Exit(1)
 
 
@@ -293,6 +293,8 @@ def _one_line_errors() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:  # the system's own, e.g. a folder without permission
+        text = f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
     expected = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("medtextdiff")
     return text if expected else f"{type(error).__name__}: {text} (unexpected; MEDTEXTDIFF_DEBUG=1 shows where)"
 

@@ -1,7 +1,8 @@
 """A trained segmenter, ready to use: `load(...)`, then `segment`, or `encode` once and `decode` for every note."""
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -62,7 +63,7 @@ class Model:
         started = time.perf_counter()
         tensor = self._tensor(image)
         use = self.run.use if mode is None else self.run.use.replace(mode=mode)
-        with self._autocast():
+        with self._computing():
             probs = use.probabilities(self.segmenter, tensor, note, mirror_note)
         return self._result(probs, started)
 
@@ -75,32 +76,45 @@ class Model:
         if not hasattr(self.segmenter, "encode"):
             raise ConfigError(f"{self.name} reads no notes, so nothing can be encoded apart; use segment")
         use = self.run.use if mode is None else self.run.use.replace(mode=mode)
-        with self._autocast():
+        with self._computing():
             return Encoded.of(self.segmenter, self._tensor(image), use)
 
     def decode(self, encoded: Encoded, note: str = "") -> Result:
         """The mask of an encoded image for a note: cheap, so a note can be edited many times."""
         started = time.perf_counter()
-        with self._autocast():
+        with self._computing():
             probs = encoded.probabilities(self.segmenter, note)
         return self._result(probs, started)
 
     def logits(self, image: Image, note: str = "", *, mode: Mode | None = None) -> Float[np.ndarray, "K h w"]:
         """The model's raw logits: at its working size, the whole image at once."""
         use = self.run.use if mode is None else self.run.use.replace(mode=mode)
-        with self._autocast():
+        with self._computing():
             return use.logits(self.segmenter, self._tensor(image), note).cpu().numpy()
 
     def levels(self, image: Image) -> Levels:
         """The denoiser's levels of the whole image at its working size."""
         if not hasattr(self.segmenter, "encode"):
             raise ConfigError(f"{self.name} has no denoiser, so it has no levels; give a FastTextDiff run")
-        with self._autocast(), torch.no_grad():
+        with self._computing(), torch.no_grad():
             levels = self.segmenter.encode(self.run.use.working_image(self._tensor(image)))
         return [level.float().cpu() for level in levels]
 
     def _tensor(self, image: Image) -> Float[Tensor, "3 H W"]:
         return transforms.to_tensor(as_picture(image)).to(self.device)
+
+    @contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Under the precision asked for; memory that does not suffice is the image's fault, not a bug."""
+        try:
+            with self._autocast():
+                yield
+        except RuntimeError as error:  # on a CPU torch has no type of its own for it
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise ImageError(
+                f"the image does not fit in the memory of {self.device}; use mode tiles, or cut it into parts"
+            ) from None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "bf16":

@@ -69,7 +69,7 @@ def segment_files(
 ) -> Report:
     """Write `NAME_mask.png` for each image into `out`, and what else is asked for, with `result.json` for all.
 
-    A bad file is listed in the report, and the others go on.
+    A bad file is listed in the report, and the others go on. Where all are bad, nothing is written.
 
     Raises:
         ConfigError, DataError: a bad model, option, folder or table: nothing was written.
@@ -86,16 +86,16 @@ def segment_files(
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
     loaded = load(model, device=device, precision=precision)
-    out.mkdir(parents=True, exist_ok=True)
     report, items = Report(), []
     for path, name, text in zip(paths, names, words, strict=True):
         try:
             picture, result = _segment_one(loaded, path, text, mode)
+            out.mkdir(parents=True, exist_ok=True)
             files = _write(out, name, picture, result, wanted, overwrite)
             if save_logits is not None:
                 _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
         except (ValueError, OSError, MemoryError) as error:
-            report.failures.append((str(path), " ".join(str(error).split()) or type(error).__name__))
+            report.failures.append((str(path), _why(path, error)))
             continue
         line = FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
         report.results.append(line)
@@ -104,7 +104,8 @@ def segment_files(
         if len(paths) > 1:
             progress(f"{report.total}/{len(paths)} {path.name}")
     _report_cuts(loaded, progress)
-    write_json(out / "result.json", _summary(loaded, report))
+    if report.results:  # else nothing is left behind that would stand in the way of the next try
+        write_json(out / "result.json", _summary(loaded, report))
     if page and items:
         result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
     return report
@@ -136,6 +137,11 @@ def _segment_one(model: Model, path: Path, note: str, mode: Any) -> tuple[Pictur
     result = model.segment(picture, note, mode=mode)
     seconds = time.perf_counter() - started
     return picture, Result(result.mask, result.probabilities, result.foreground, result.confidence, seconds)
+
+
+def _why(path: Path, error: Exception) -> str:
+    """The reason in one line, without the path that stands before it already."""
+    return " ".join(str(error).split()).removeprefix(f"{path} ") or type(error).__name__
 
 
 def _write(
@@ -182,7 +188,7 @@ def _summary(model: Model, report: Report) -> dict[str, Any]:
 def _report_cuts(model: Model, progress: Say) -> None:
     text = getattr(model.segmenter, "text", None)
     if text is not None and hasattr(text, "cuts") and text.cuts.notes:
-        progress(f"{text.cuts.notes} notes were longer than the text encoder takes: {text.cuts.tokens} tokens cut")
+        progress(f"notes longer than the text encoder takes: {text.cuts.notes}; tokens cut: {text.cuts.tokens}")
 
 
 def _paths(inputs: Sequence[Path]) -> list[Path]:
@@ -197,6 +203,9 @@ def _paths(inputs: Sequence[Path]) -> list[Path]:
             found.append(path)
     if not found:
         raise DataError("no image was named; give files or folders")
+    twice = sorted({str(path) for path in found if found.count(path) > 1})
+    if twice:
+        raise DataError(f"{tables.join(twice)} would be segmented twice; name each image once")
     return found
 
 
@@ -205,15 +214,41 @@ def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[
         return [note or ""] * len(paths)
     if note is not None:
         raise ConfigError("give --note or --notes, not both")
-    rows = {
-        row.cells["image"]: row.cells.get("note", "") for row in tables.read_table(table, required=("image", "note"))
-    }
-    known = {key: text for name, text in rows.items() for key in (name, Path(name).name)}
-    missing = [path.name for path in paths if str(path) not in known and path.name not in known]
+    rows = tables.read_table(table, required=("image", "note"))
+    found = [_rows_of(path, rows) for path in paths]
+    missing = [path.name for path, own in zip(paths, found, strict=True) if not own]
     if missing:
         some = tables.join(missing)
         raise DataError(f"{table} has no row for {len(missing)} images ({some}); add rows, with an empty note if none")
-    return [known.get(str(path), known.get(path.name, "")) for path in paths]
+    for path, own in zip(paths, found, strict=True):
+        if len({row.cells["note"] for row in own}) > 1:
+            lines = tables.join(str(row.number) for row in own)
+            raise DataError(f"{table} has several notes for {path} (lines {lines}); keep one, or name the folders too")
+    _check_shared(table, paths, [own[0] for own in found])
+    return [own[0].cells["note"] for own in found]
+
+
+def _rows_of(path: Path, rows: Sequence[tables.Row]) -> list[tables.Row]:
+    """The rows that name this image: those with most of its path; else those with its bare name."""
+    named = [(_agreement(path, Path(row.cells["image"])), row) for row in rows]
+    most = max(length for length, _ in named)
+    return [row for length, row in named if length == most] if most else []
+
+
+def _agreement(path: Path, name: Path) -> int:
+    """0: another image; 1: only the names agree, the folders do not; else more, the more folders `name` tells."""
+    if path.parts[-len(name.parts) :] == name.parts:
+        return 1 + len(name.parts)
+    return int(path.name == name.name)
+
+
+def _check_shared(table: Path, paths: Sequence[Path], rows: Sequence[tables.Row]) -> None:
+    """Two images of one name in two folders may not share a row that names no folder: whose note would it be?"""
+    users: dict[int, Path] = {}
+    for path, row in zip(paths, rows, strict=True):
+        other = users.setdefault(row.number, path)
+        if other != path:
+            raise DataError(f"{table}, line {row.number} fits both {other} and {path}; name their folders in the table")
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
