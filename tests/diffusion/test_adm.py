@@ -56,7 +56,11 @@ class TestConvertCheckpoint:
         (out / "mine").touch()
         with pytest.raises(adm.CheckpointError, match="exists"):
             adm.convert_checkpoint(checkpoint, FLAGS, out)
-        assert (out / "mine").exists()
+        with pytest.raises(
+            adm.CheckpointError, match="more than a denoiser"
+        ):  # a folder of somebody's is never replaced
+            adm.convert_checkpoint(checkpoint, FLAGS, out, overwrite=True)
+        (out / "mine").rename(out / "config.json")
         adm.convert_checkpoint(checkpoint, FLAGS, out, overwrite=True)
         assert sorted(p.name for p in out.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
 
@@ -73,7 +77,7 @@ class TestConvertCheckpoint:
     def test_the_old_folder_survives_a_failed_overwrite(self, tmp_path, checkpoint, monkeypatch):
         out = tmp_path / "out"
         out.mkdir()
-        (out / "mine").touch()
+        (out / "config.json").touch()
         rename = Path.rename
 
         def refuse(self, target):
@@ -84,7 +88,7 @@ class TestConvertCheckpoint:
         monkeypatch.setattr(Path, "rename", refuse)
         with pytest.raises(adm.CheckpointError, match="Input/output error"):
             adm.convert_checkpoint(checkpoint, FLAGS, out, overwrite=True)
-        assert (out / "mine").exists()
+        assert (out / "config.json").exists()
         assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tiny.pt"]
 
     def test_a_file_is_no_folder(self, tmp_path, checkpoint):
@@ -244,7 +248,7 @@ class TestFlags:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("{", "cannot read flags"),
+            ("{", "is not JSON"),
             ("[]", "one JSON object"),
             ('{"num_chanels": 3}', "did you mean 'num_channels'"),
             ('{"num_channels": "many"}', "flag 'num_channels'"),

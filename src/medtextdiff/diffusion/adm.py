@@ -33,6 +33,7 @@ __all__ = [
 _WRAPPERS = ("model_state_dict", "state_dict", "model", "ema")
 _CODE = re.compile(r"GLOBAL |Trying to call|Can only (create|build)")  # torch's words for what it did not run
 _CODE_OPERATIONS = ("STACK_GLOBAL", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX")
+_OURS = re.compile(r"config\.json|diffusion_pytorch_model.*")
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -108,10 +109,7 @@ def convert_checkpoint(path: Path, flags: Flags | None, out_dir: Path, overwrite
     Raises:
         CheckpointError: bad checkpoint or flags, `out_dir` exists and `overwrite` is False, or it cannot be written.
     """
-    if out_dir.exists() and not overwrite:
-        raise CheckpointError(f"{out_dir} exists: choose another folder, or say overwrite")
-    if out_dir.exists() and not out_dir.is_dir():
-        raise CheckpointError(f"{out_dir} is a file: choose a folder")
+    _check_free(out_dir, overwrite)
     state = read_checkpoint(path)
     flags = infer_flags(state, flags)
     unet = _empty_unet(flags)
@@ -121,6 +119,20 @@ def convert_checkpoint(path: Path, flags: Flags | None, out_dir: Path, overwrite
     except Exception as error:  # safetensors wraps a full disk in a type of its own
         raise CheckpointError(f"cannot write {out_dir}: {_one_line(error)}") from None
     return flags
+
+
+def _check_free(out_dir: Path, overwrite: bool) -> None:
+    if not out_dir.exists():
+        return
+    if not overwrite:
+        raise CheckpointError(f"{out_dir} exists: choose another folder, or replace it with --overwrite")
+    if not out_dir.is_dir():
+        raise CheckpointError(f"{out_dir} is a file: choose a folder")
+    strange = [path.name for path in sorted(out_dir.iterdir()) if not _OURS.fullmatch(path.name)]
+    if strange:
+        raise CheckpointError(
+            f"{out_dir} holds more than a denoiser ({strange[0]}), so it is not replaced: choose another"
+        )
 
 
 def _names_code(path: Path) -> bool:
@@ -250,5 +262,6 @@ def _first_few(keys: Iterable[str]) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """The first sentence; torch tells much more than that, and a KeyError nothing but its key."""
+    text = (str(error).strip().splitlines() or [""])[0].partition(". ")[0]
+    return text if " " in text else type(error).__name__

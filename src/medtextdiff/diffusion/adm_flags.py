@@ -90,8 +90,10 @@ def read_flags(path: Path) -> Flags:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read flags from {path}: {error}") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read flags from {path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise CheckpointError(f'{path} must hold one JSON object of flags, e.g. {{"num_head_channels": 64}}')
     for name in values:

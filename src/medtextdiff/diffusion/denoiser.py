@@ -1,7 +1,8 @@
 """A diffusers `UNet2DModel` as a Denoiser: its prediction, and its levels at the tapped decoder blocks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -236,9 +237,10 @@ def _load(path: str, dtype: torch.dtype) -> Any:
         if name != "UNet2DModel":
             raise DenoiserError(f"{path} holds a {name}, not a UNet2DModel")
         # Never a pickle; and no silent random weights for what the file lacks.
-        unet, info = UNet2DModel.from_pretrained(
-            path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-        )
+        with _quiet():
+            unet, info = UNet2DModel.from_pretrained(
+                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
+            )
     except DenoiserError:
         raise
     except Exception as error:  # diffusers, safetensors and the hub raise a dozen types on a bad folder or id
@@ -246,6 +248,19 @@ def _load(path: str, dtype: torch.dtype) -> Any:
         raise DenoiserError(f"cannot load a denoiser from {path}: {reason}") from None
     _check_loaded(path, unet, info)
     return unet
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' own log lines: what went wrong is told once, by our error."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _check_loaded(path: str, unet: nn.Module, info: dict[str, Any]) -> None:
