@@ -1,6 +1,7 @@
 """Read a BERT or ModernBERT and its tokenizer from a folder or the hub: strictly, quietly, and no code of theirs."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,15 +68,25 @@ def check_fit(model: Any, tokenizer: Any, name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and load reports off the screen; afterwards all is as before."""
+    """Keep the progress bars, load reports and retries of transformers, torch and the hub off the screen.
+
+    Afterwards all is as before.
+    """
+    import huggingface_hub.utils
     from transformers.utils import logging
 
+    hub = huggingface_hub.utils.logging
+    hub_level = hub.get_verbosity()
+    hub.set_verbosity_error()
     level, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of a pickle that the error below tells of
+            yield
     finally:
+        hub.set_verbosity(hub_level)
         logging.set_verbosity(level)
         if had_bar:
             logging.enable_progress_bar()
@@ -99,7 +110,7 @@ def _find(path: str) -> Path | str:
 def _check_complete(folder: Path) -> None:
     for what, names in (("config.json", ("config.json",)), ("weights", _WEIGHTS), ("a tokenizer", _TOKENIZERS)):
         if not any((folder / name).is_file() for name in names):
-            raise TextError(f"the text encoder folder '{folder}' has no {what} ({' or '.join(names[:3])}); add it")
+            raise TextError(f"the text encoder folder '{folder}' lacks {what} ({' or '.join(names[:3])}); add it")
 
 
 def _load_model(source: Path | str) -> tuple[Any, dict[str, Any]]:
