@@ -64,7 +64,7 @@ def read_config(run_dir: Path) -> config.Config:
         )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, thousands of brackets
         raise ConfigError(f"{path} is damaged ({error}); restore it, or train the run again") from None
     found = from_json(value)
     if not isinstance(found, config.Config):

@@ -106,7 +106,13 @@ class Run(config.Config):
     use: use_part.Config = use_part.Config()
 
     def build_model(self, run_dir: Path | None = None) -> nn.Module:
-        """The segmenter with its pre-trained parts loaded; paths within the run are found under `run_dir`."""
+        """The segmenter with its pre-trained parts loaded; paths within the run are found under `run_dir`.
+
+        Raises:
+            ConfigError: `model` is a part of another kind.
+        """
+        if not hasattr(self.model, "num_classes"):
+            raise ConfigError(f"a '{self.model.kind()}' is no segmenter; `model` takes one of segmentation.models")
         return locate(self.model, run_dir).build()  # type: ignore[attr-defined]
 
     def job(self) -> Job:

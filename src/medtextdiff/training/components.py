@@ -83,7 +83,7 @@ def check_components(run_dir: Path) -> dict[str, str]:
         raise RunError(
             f"{path} is missing: {run_dir} is no finished run; train it to its end, or copy it again"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise RunError(f"{path} is damaged; {weights.RESTORE}") from None
     for name, expected in files.items():
         if Path(name).is_absolute() or ".." in Path(name).parts:
