@@ -1,8 +1,7 @@
 """Score a model on a data set: per-image rows, intervals, a paired test, and a report."""
 
 import shlex
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from medtextdiff.data import images, transforms
 from medtextdiff.data.dataset import read_labels
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import detect
-from medtextdiff.evaluation.report import Example, read_curves, write_report
+from medtextdiff.evaluation.report import Example, check_free, read_curves, write_report
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes.run_folder import CONFIG
 from medtextdiff.types import Record
@@ -60,26 +59,27 @@ def evaluate(
     """
     if notes not in NOTES:
         raise ConfigError(f"no notes '{notes}'; give right, none or wrong")
-    if Path(out).exists() and not overwrite:
-        raise FileExistsError(f"{out} exists; choose another folder, or overwrite it with --overwrite")
+    if at is not None and at < 1:
+        raise ConfigError(f"images cannot be scored at {at} x {at} pixels; give a size of 1 or more, or leave it out")
+    check_free(Path(out), overwrite)
     records = _records(data, split)
     words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)
     loaded = load(model, device=device, precision=precision)
-    rows = scorer.rows(loaded, records, words)
     other = None if against is None else load(against, device=device, precision=precision)
+    scorer.check([loaded] if other is None else [loaded, other], records)
+    rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}
     summary = summarise(rows)
-    curves = loaded_curves(model)
-    meta = _meta(loaded, data, split, notes, mode, at, len(rows))
+    options = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at, "as-published": as_published}
     write_report(
         Path(out),
         title=f"{loaded.name} on {Path(data).name} ({split})",
         rows=rows,
         summary=summary,
-        meta=meta,
+        meta=_meta(loaded, data, Path(out), options, len(rows)),
         pictures=lambda name: scorer.example(loaded, records, words, name),
-        curves=curves,
+        curves=loaded_curves(model),
         against=others,
         overwrite=overwrite,
     )
@@ -104,6 +104,16 @@ class _Scorer:
             rows.append(Row(record.id, scores, bool(note.strip()), record.patient))
             self.progress(f"{model.name}: {number}/{len(records)}")
         return rows
+
+    def check(self, models: Sequence[Model], records: Sequence[Record]) -> None:
+        """Find what would stop the scoring before it begins: a mode, classes that differ, a file that is damaged."""
+        for model in models:
+            model.check_mode(self.mode)
+        if len({model.num_classes for model in models}) > 1:
+            told = " and ".join(f"{model.name} tells {model.num_classes} classes apart" for model in models)
+            raise ConfigError(f"{told}; only models of the same classes can be compared")
+        for record in records:
+            self._pair(models[0], record)
 
     def example(self, model: Model, records: Sequence[Record], words: Sequence[str], name: str) -> Example:
         index = next(k for k, record in enumerate(records) if record.id == name)
@@ -164,18 +174,17 @@ def _another(own: Sequence[str], index: int) -> str:
     raise ConfigError("all images of this split share one note, so there is no wrong one; use --notes none")
 
 
-def _meta(
-    model: Model, data: str | Path, split: str, notes: str, mode: str | None, at: int | None, num: int
-) -> dict[str, Any]:
+def _meta(model: Model, data: str | Path, out: Path, options: Mapping[str, Any], num: int) -> dict[str, Any]:
+    at = options["at"]
     return {
-        "command": shlex.join(["medtextdiff", *sys.argv[1:]]),
+        "command": _command([model.name, "--data", str(data), "-o", str(out)], options),
         "model": model.name,
         "model sha256": model.sha256,
         "recipe": model.run.kind(),
         "data": str(data),
-        "split": split,
-        "notes": notes,
-        "mode": mode or model.run.use.mode,
+        "split": options["split"],
+        "notes": options["notes"],
+        "mode": options["mode"] or model.run.use.mode,
         "scored at": f"{at} x {at} px" if at else "native size",
         "images": num,
         "training seed": model.run.training.seed,
@@ -183,6 +192,15 @@ def _meta(
         "medtextdiff": __version__,
         "torch": torch.__version__,
     }
+
+
+def _command(words: Sequence[str], options: Mapping[str, Any]) -> str:
+    """The command that gives this report. The process's own may be a server's, with who knows what in it."""
+    words = ["medtextdiff", "evaluate", *words]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(words)
 
 
 def _as_text(summary: dict[str, Any]) -> dict[str, str]:

@@ -1,8 +1,10 @@
 """Other projects' weights become our folders."""
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
+
+from torch import Tensor
 
 from medtextdiff.api import training
 from medtextdiff.config import ConfigError, nearest
@@ -11,6 +13,7 @@ from medtextdiff.diffusion import adm, adm_flags, denoiser
 from medtextdiff.recipes import segmentation as segmentation_recipes
 from medtextdiff.segmentation import published
 from medtextdiff.text.encoders import fixed_length
+from medtextdiff.training import components, disk
 
 RECIPES = {
     "monuseg": segmentation_recipes.fasttextdiff_monuseg_as_published,
@@ -42,22 +45,33 @@ def import_published(
     """
     if name not in RECIPES:
         raise ConfigError(f"no published settings are called '{name}'; {nearest(name, RECIPES)}")
-    if out.exists() and not overwrite:
-        raise OutputExists(f"{out} exists; give another folder, or --overwrite")
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
+    _check_free(out, overwrite)
+    weights = _read_head(head)  # seconds, before the minutes of the denoiser
+    with disk.whole_folder(out) as building:
         convert_adm(adm, out=building / "denoiser", flags=flags)
-        _finish(head, text, name, building)
-        shutil.rmtree(out, ignore_errors=True)
-        building.rename(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+        _finish(weights, text, name, building)
     return f"wrote {out}; segment with --model {out}"
 
 
-def _finish(head: Path, text: str, name: str, building: Path) -> None:
+def _check_free(out: Path, overwrite: bool) -> None:
+    """Only a run that was imported is ever replaced, and only with nothing else in its folder."""
+    if not out.exists():
+        return
+    if not overwrite:
+        raise OutputExists(f"{out} exists; give another folder, or --overwrite")
+    if not (out / components.MANIFEST).is_file():
+        raise OutputExists(f"{out} is no run, so it is not replaced; give another folder")
+    sealed = {components.MANIFEST, *components.check_components(out)}
+    strange = [name for name in _files(out, out) if name not in sealed]
+    if strange:
+        raise OutputExists(f"{out} holds more than a run ({strange[0]}), so it is not replaced; give another folder")
+
+
+def _read_head(path: Path) -> dict[str, Tensor]:
+    return published.convert_head(adm.read_checkpoint(path))
+
+
+def _finish(weights: Mapping[str, Tensor], text: str, name: str, building: Path) -> None:
     run = RECIPES[name]()
     located = Path(text).resolve() if Path(text).is_dir() else text
     settings = run.model.replace(
@@ -65,8 +79,7 @@ def _finish(head: Path, text: str, name: str, building: Path) -> None:
     )
     run = run.replace(model=settings)
     model = run.build_model(building)
-    state = published.convert_head(adm.read_checkpoint(head))
-    published.load_head(model.get_submodule("head"), state, cast(published.Name, name))
+    published.load_head(model.get_submodule("head"), weights, cast(published.Name, name))
     training.finish(run, model, building, also=_files(building / "denoiser", building))
 
 

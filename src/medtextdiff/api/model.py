@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -62,7 +62,7 @@ class Model:
         """
         started = time.perf_counter()
         tensor = self._tensor(image)
-        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        use = self._use(mode)
         with self._computing():
             probs = use.probabilities(self.segmenter, tensor, note, mirror_note)
         return self._result(probs, started)
@@ -75,7 +75,7 @@ class Model:
         """
         if not hasattr(self.segmenter, "encode"):
             raise ConfigError(f"{self.name} reads no notes, so nothing can be encoded apart; use segment")
-        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        use = self._use(mode)
         with self._computing():
             return Encoded.of(self.segmenter, self._tensor(image), use)
 
@@ -88,7 +88,7 @@ class Model:
 
     def logits(self, image: Image, note: str = "", *, mode: Mode | None = None) -> Float[np.ndarray, "K h w"]:
         """The model's raw logits: at its working size, the whole image at once."""
-        use = self.run.use if mode is None else self.run.use.replace(mode=mode)
+        use = self._use(mode)
         with self._computing():
             return use.logits(self.segmenter, self._tensor(image), note).cpu().numpy()
 
@@ -99,6 +99,15 @@ class Model:
         with self._computing(), torch.no_grad():
             levels = self.segmenter.encode(self.run.use.working_image(self._tensor(image)))
         return [level.float().cpu() for level in levels]
+
+    def check_mode(self, mode: str | None) -> None:
+        """Raise ConfigError unless `mode` is one of `Mode`, or None for the model's own."""
+        if mode not in (None, *get_args(Mode)):
+            raise ConfigError(f"no mode '{mode}'; give {' or '.join(get_args(Mode))}")
+
+    def _use(self, mode: Mode | None) -> Any:
+        self.check_mode(mode)
+        return self.run.use if mode is None else self.run.use.replace(mode=mode)
 
     def _tensor(self, image: Image) -> Float[Tensor, "3 H W"]:
         return transforms.to_tensor(as_picture(image)).to(self.device)
@@ -123,6 +132,8 @@ class Model:
 
     def _result(self, probs: Tensor, started: float) -> Result:
         found = probs.float().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ConfigError(f"{self.name} gave values that are no numbers; try precision float32, or train it again")
         mask = found.argmax(axis=0).astype(np.int64)
         share = 100 * float((mask > 0).mean())
         return Result(mask, found, share, confidence(found), time.perf_counter() - started)

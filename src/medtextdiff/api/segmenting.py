@@ -1,5 +1,6 @@
 """Segment files: one image or a folder, with a note for each, written next to each other whole or not at all."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -78,10 +79,8 @@ def segment_files(
         raise ConfigError(f"no mode '{mode}'; give resize or tiles")
     paths = _paths(inputs)
     words = _notes(paths, note, notes)
-    if save_logits is not None and (len(paths) != 1 or save_logits.suffix != ".npy"):
-        raise ConfigError("--save-logits takes one image and a name that ends in .npy")
-    if out.exists() and not out.is_dir():
-        raise OutputExists(f"{out} is a file; give a folder with -o")
+    _check_writable(out)
+    _check_logits(save_logits, len(paths))
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
@@ -90,7 +89,6 @@ def segment_files(
     for path, name, text in zip(paths, names, words, strict=True):
         try:
             picture, result = _segment_one(loaded, path, text, mode)
-            out.mkdir(parents=True, exist_ok=True)
             files = _write(out, name, picture, result, wanted, overwrite)
             if save_logits is not None:
                 _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
@@ -99,8 +97,7 @@ def segment_files(
             continue
         line = FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
         report.results.append(line)
-        if page:
-            items.append(_item(name, picture, result, loaded.name))
+        items += [_item(name, picture, result, loaded.name)] if page else []
         if len(paths) > 1:
             progress(f"{report.total}/{len(paths)} {path.name}")
     _report_cuts(loaded, progress)
@@ -141,18 +138,28 @@ def _segment_one(model: Model, path: Path, note: str, mode: Any) -> tuple[Pictur
 
 def _why(path: Path, error: Exception) -> str:
     """The reason in one line, without the path that stands before it already."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()).removeprefix(f"{path} ") or type(error).__name__
 
 
 def _write(
     out: Path, name: str, picture: Picture, result: Result, wanted: Sequence[str], overwrite: bool
 ) -> dict[str, str]:
+    """All files of an image; where one fails, those that were new are taken back."""
     files = {kind: f"{name}_{kind}.png" for kind in ("mask", *wanted)}
-    if "overlay" in files:
-        images.write_overlay(out / files["overlay"], picture, result.mask, overwrite)
-    if "probability" in files:
-        images.write_probabilities(out / files["probability"], 1 - result.probabilities[0].clip(0, 1), overwrite)
-    images.write_mask(out / files["mask"], result.mask, overwrite)
+    new = [out / file for file in files.values() if not (out / file).exists()]
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        if "overlay" in files:
+            images.write_overlay(out / files["overlay"], picture, result.mask, overwrite)
+        if "probability" in files:
+            images.write_probabilities(out / files["probability"], 1 - result.probabilities[0].clip(0, 1), overwrite)
+        images.write_mask(out / files["mask"], result.mask, overwrite)
+    except BaseException:
+        for path in new:
+            path.unlink(missing_ok=True)
+        raise
     return files
 
 
@@ -261,6 +268,24 @@ def _long(path: Path, paths: Sequence[Path]) -> str:
     names = [other.name for other in paths]
     plain = path.name.replace(".", "_")
     return plain if names.count(path.name) == 1 else f"{path.parent.name}_{plain}"
+
+
+def _check_writable(out: Path) -> None:
+    """Before long work; the folder itself is made when there is something to write."""
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OutputExists(f"{there} is a file; give a folder with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{there} may not be written to; give another folder with -o, or change its permissions")
+
+
+def _check_logits(path: Path | None, num_images: int) -> None:
+    if path is None:
+        return
+    if num_images != 1 or path.suffix != ".npy":
+        raise ConfigError("--save-logits takes one image and a name that ends in .npy")
+    if not path.parent.is_dir():
+        raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
 
 
 def _check_free(

@@ -98,6 +98,6 @@ def _check_ours(run_dir: Path, names: Sequence[str]) -> None:
 
 
 def _run_of(what: str | Path) -> Config:
-    if (Path(what) / run_folder.CONFIG).is_file() or str(what) in run_folder.builtin_names():
+    if Path(what).is_dir() or str(what) in run_folder.builtin_names():
         return run_folder.read_config(shelf.find(what))
     return recipe_room.find(str(what))

@@ -43,7 +43,7 @@ def write_report(
     check_rows(rows)
     if summary["num_images"] != len(rows) or summary["regions"].keys() != rows[0].scores.keys():
         raise ValueError("the summary is not of these rows: give what summarise(rows) gave")
-    _check_free(out_dir, overwrite)
+    check_free(out_dir, overwrite)
     resampling = {name: summary[name] for name in ("seed", "num_resamples", "level")}
     comparison = compare(rows, against, **resampling) if against else []
     chosen = _choose(rows)
@@ -52,6 +52,19 @@ def write_report(
     report = _to_json(content, {what.lower(): row.id for what, row in chosen})
     _write_folder(out_dir, {"report.json": report, "per_image.csv": rows, "report.html": render(content)})
     return out_dir / "report.html"
+
+
+def check_free(out_dir: Path, overwrite: bool) -> None:
+    """Raise FileExistsError where no report may be written. Call it before long work, too."""
+    if not out_dir.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{out_dir} exists; choose another folder, or overwrite it with --overwrite")
+    strange = [path.name for path in out_dir.iterdir() if path.name not in _FILES] if out_dir.is_dir() else ["a file"]
+    if strange:
+        raise FileExistsError(
+            f"{out_dir} is not only a report (it has {strange[0]}), so it is not overwritten; choose another folder"
+        )
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
@@ -101,18 +114,6 @@ def _to_json(content: Content, examples: Mapping[str, str]) -> str:
         return json.dumps(report, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise ValueError(f"meta must be plain JSON values (text, finite numbers, lists, dicts): {error}") from None
-
-
-def _check_free(out_dir: Path, overwrite: bool) -> None:
-    if not out_dir.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{out_dir} exists; choose another folder, or overwrite it with --overwrite")
-    strange = [path.name for path in out_dir.iterdir() if path.name not in _FILES] if out_dir.is_dir() else ["a file"]
-    if strange:
-        raise FileExistsError(
-            f"{out_dir} is not only a report (it has {strange[0]}), so it is not overwritten; choose another folder"
-        )
 
 
 def _write_folder(out_dir: Path, files: Mapping[str, str | Sequence[Row]]) -> None:
