@@ -269,3 +269,9 @@ class TestBadFolders:
 
 def test_nothing_heavy_on_import():
     assert not hasattr(room, "UNet2DModel")
+
+
+def test_a_saved_denoiser_does_not_say_where_it_was_read(tmp_path):
+    Scratch.tiny().build().save_pretrained(tmp_path / "first")
+    Config(path=str(tmp_path / "first")).build().save_pretrained(tmp_path / "second")
+    assert str(tmp_path) not in (tmp_path / "second" / "config.json").read_text()
