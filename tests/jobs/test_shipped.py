@@ -1,0 +1,53 @@
+"""The models that ship: complete, small, documented, and they segment a real picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+from PIL import Image
+from skimage.color import rgb2hed
+
+import medtextdiff
+from medtextdiff import api
+from medtextdiff.recipes.run_folder import PRETRAINED, builtin_names
+from medtextdiff.training.components import check_components
+from tests.jobs.conftest import call
+
+IHC = Path(skimage.__file__).parent / "data" / "ihc.png"
+NOTE = "The nuclei density in the upper left is high."
+
+
+@pytest.mark.parametrize("name", builtin_names())
+def test_a_shipped_model_is_sealed_and_has_a_card(name: str) -> None:
+    assert check_components(PRETRAINED / name)
+    card = next(card for card in api.models() if card.name == name)
+    assert all((card.task, card.trained_on, card.licence, card.scores))
+
+
+def test_a_shipped_segmenter_with_its_text_encoder_has_at_most_45_mb() -> None:
+    sizes = {card.name: card.megabytes for card in api.models()}
+    assert sizes["nuclei-small"] + sizes["modernbert-small"] <= 45
+
+
+def test_the_demo_finds_nuclei_in_a_real_picture(tmp_path: Path) -> None:
+    result = call(
+        "segment", IHC, "--note", NOTE, "--model", "nuclei-small", "-o", tmp_path, "--overlay", "--probabilities",
+        "--page",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    with Image.open(tmp_path / "ihc_mask.png") as mask:
+        found = np.asarray(mask) > 0
+    assert 0.05 < found.mean() < 0.6
+    with Image.open(IHC) as image:
+        haematoxylin = rgb2hed(np.asarray(image))[..., 0]  # the stain of nuclei
+    assert haematoxylin[found].mean() > haematoxylin[~found].mean() + 0.5 * haematoxylin.std()
+    assert (tmp_path / "result.html").is_file()
+
+
+def test_one_checkpoint_serves_images_with_and_without_a_note() -> None:
+    model = medtextdiff.load("nuclei-small", precision="float32")
+    encoded = model.encode(IHC)
+    absent, noted = (model.decode(encoded, note).probabilities for note in ("", NOTE))
+    assert np.isfinite(absent).all()
+    assert np.abs(absent - noted).max() > 0
