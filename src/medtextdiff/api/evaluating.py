@@ -12,6 +12,7 @@ from medtextdiff import __version__
 from medtextdiff.api.model import Model, as_picture, load
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, transforms
+from medtextdiff.data.atomic import check_place
 from medtextdiff.data.dataset import read_labels
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import detect
@@ -62,6 +63,7 @@ def evaluate(
     if at is not None and at < 1:
         raise ConfigError(f"images cannot be scored at {at} x {at} pixels; give a size of 1 or more, or leave it out")
     check_free(Path(out), overwrite)
+    check_place(Path(out))
     records = _records(data, split)
     words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from medtextdiff.api import training
 from medtextdiff.config import ConfigError, nearest
+from medtextdiff.data.atomic import check_place
 from medtextdiff.data.errors import OutputExists
 from medtextdiff.diffusion import adm, adm_flags, denoiser
 from medtextdiff.recipes import segmentation as segmentation_recipes
@@ -28,6 +29,7 @@ def convert_adm(checkpoint: Path, *, out: Path, flags: Path | None = None, overw
     Raises:
         CheckpointError: not such a checkpoint, or a pickle with code in it; FileExistsError: `out` is there.
     """
+    check_place(out)
     known = None if flags is None else adm_flags.read_flags(flags)
     adm.convert_checkpoint(checkpoint, known, out, overwrite=overwrite)
     return f"wrote {out}; load it with diffusers.UNet2DModel.from_pretrained"
@@ -55,6 +57,7 @@ def import_published(
 
 def _check_free(out: Path, overwrite: bool) -> None:
     """Only a run that was imported is ever replaced, and only with nothing else in its folder."""
+    check_place(out)
     if not out.exists():
         return
     if not overwrite:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from medtextdiff.api.shelf import CARD
 from medtextdiff.config import ConfigError
+from medtextdiff.data.atomic import check_place
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import components, disk
 
@@ -31,9 +32,9 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[st
         raise ConfigError(f"no dtype '{dtype}'; give {', '.join(DTYPES)}")
     if target.exists():
         raise ConfigError(f"{target} exists; give another folder with -o")
+    check_place(target)
     run_folder.read_config(source)
     names = list(components.check_components(source))
-    target.parent.mkdir(parents=True, exist_ok=True)
     with disk.whole_folder(target) as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

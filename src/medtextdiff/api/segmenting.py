@@ -1,6 +1,5 @@
 """Segment files: one image or a folder, with a note for each, written next to each other whole or not at all."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import numpy as np
 from medtextdiff.api.model import Image, Model, Result, load
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, tables
-from medtextdiff.data.atomic import refuse_existing, whole_file
+from medtextdiff.data.atomic import check_place, refuse_existing, whole_file
 from medtextdiff.data.errors import DataError, OutputExists
 from medtextdiff.evaluation.result import ResultItem, result_page
 from medtextdiff.training.disk import write_json
@@ -79,7 +78,7 @@ def segment_files(
         raise ConfigError(f"no mode '{mode}'; give resize or tiles")
     paths = _paths(inputs)
     words = _notes(paths, note, notes)
-    _check_writable(out)
+    check_place(out)
     _check_logits(save_logits, len(paths))
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
@@ -148,9 +147,9 @@ def _write(
 ) -> dict[str, str]:
     """All files of an image; where one fails, those that were new are taken back."""
     files = {kind: f"{name}_{kind}.png" for kind in ("mask", *wanted)}
-    new = [out / file for file in files.values() if not (out / file).exists()]
-    out.mkdir(parents=True, exist_ok=True)
+    new, made = [out / file for file in files.values() if not (out / file).exists()], not out.exists()
     try:
+        out.mkdir(parents=True, exist_ok=True)
         if "overlay" in files:
             images.write_overlay(out / files["overlay"], picture, result.mask, overwrite)
         if "probability" in files:
@@ -159,6 +158,8 @@ def _write(
     except BaseException:
         for path in new:
             path.unlink(missing_ok=True)
+        if made and out.exists():
+            out.rmdir()
         raise
     return files
 
@@ -268,15 +269,6 @@ def _long(path: Path, paths: Sequence[Path]) -> str:
     names = [other.name for other in paths]
     plain = path.name.replace(".", "_")
     return plain if names.count(path.name) == 1 else f"{path.parent.name}_{plain}"
-
-
-def _check_writable(out: Path) -> None:
-    """Before long work; the folder itself is made when there is something to write."""
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise OutputExists(f"{there} is a file; give a folder with -o")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"{there} may not be written to; give another folder with -o, or change its permissions")
 
 
 def _check_logits(path: Path | None, num_images: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from medtextdiff import recipes as recipe_room
 from medtextdiff.api import shelf
 from medtextdiff.config import Config, ConfigError, override, to_json
+from medtextdiff.data.atomic import check_place
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import checkpoint, components, engine, provenance
 from medtextdiff.training.device import is_main_process
@@ -86,8 +87,7 @@ def _with_own_parts(run: Config, model: Any) -> Config:
 def _check_free(run_dir: Path) -> None:
     if (run_dir / components.MANIFEST).is_file():
         raise ConfigError(f"{run_dir} holds a finished run; give another folder with -o, or delete that one first")
-    if run_dir.is_file():
-        raise ConfigError(f"{run_dir} is a file; give a folder with -o")
+    check_place(run_dir)
 
 
 def _check_ours(run_dir: Path, names: Sequence[str]) -> None:

@@ -16,6 +16,20 @@ def refuse_existing(path: Path, overwrite: bool) -> None:
         raise OutputExists(f"{path} exists already; name another output, or ask for overwriting (--overwrite)")
 
 
+def check_place(path: Path) -> None:
+    """Raise where the folder `path` could not be made or filled. Call it before long work; nothing is made yet.
+
+    Raises:
+        OutputExists: `path`, or what it should lie in, is a file.
+        ImageError: a folder that may not be written to.
+    """
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise OutputExists(f"{there} is a file; give a folder with -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ImageError(f"{there} may not be written to; give another folder with -o, or change its permissions")
+
+
 @contextmanager
 def whole_file(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends well, and leaves no trace when it does not.

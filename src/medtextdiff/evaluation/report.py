@@ -130,9 +130,13 @@ def _write_folder(out_dir: Path, files: Mapping[str, str | Sequence[Row]]) -> No
         if out_dir.exists():
             out_dir.rename(old)
         part.rename(out_dir)
-    except BaseException:
+    except BaseException as error:
         if old.exists() and not out_dir.exists():
             old.rename(out_dir)
+        if isinstance(error, OSError):
+            raise OSError(
+                f"cannot write {out_dir}: {error.strerror}; free some space or choose another folder"
+            ) from None
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -69,7 +69,7 @@ def writing(path: Path) -> Iterator[None]:
     except RuntimeError as error:  # torch.save's way to say that the disk is full
         if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
             raise
-        raise RunError(f"cannot write {path}: {str(error).splitlines()[0]}; free some space") from None
+        raise RunError(f"cannot write {path}: the disk is full; free some space or choose another folder") from None
 
 
 def sha256(path: Path) -> str:
