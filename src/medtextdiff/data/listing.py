@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from medtextdiff.data.images import SUFFIXES
 from medtextdiff.data.records import Finding, Listing
 from medtextdiff.types import Record
 
@@ -49,9 +50,14 @@ def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -
     return Listing(records, tuple(findings))
 
 
+def shown(name: Path | str | None) -> str:
+    """A cell that should name a file, for a message. Where columns were swapped it is a note, and is not repeated."""
+    return str(name) if name is not None and Path(name).suffix.lower() in SUFFIXES else "not the name of an image"
+
+
 def _report(findings: list[Finding], entries: list[Entry], what: str, path: Callable[[Entry], Path | None]) -> None:
     if entries:
-        where = tuple(f"{entry.place}: {path(entry)}" for entry in entries)
+        where = tuple(f"{entry.place}: {shown(path(entry))}" for entry in entries)
         message = f"{len(entries)} rows name {'an' if what == 'image' else 'a'} {what} that is not there"
         findings.append(Finding("error", f"missing-{what}", where, message, "add the files or correct the rows"))
 

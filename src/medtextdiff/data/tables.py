@@ -127,9 +127,9 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
     import openpyxl
 
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles, of which we use none
-            book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
             lines = [[_cell(path, value) for value in line] for line in book.worksheets[0].iter_rows(values_only=True)]
             book.close()
     except (DataError, OSError, MemoryError):

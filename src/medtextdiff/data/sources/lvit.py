@@ -15,7 +15,7 @@ from medtextdiff import config
 from medtextdiff.data import made_up
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import list_images
-from medtextdiff.data.listing import Entry, gather
+from medtextdiff.data.listing import Entry, gather, shown
 from medtextdiff.data.records import Finding, Listing, Source
 from medtextdiff.data.tables import read_table
 from medtextdiff.types import Side
@@ -118,7 +118,7 @@ def _row_findings(settings: Config, table: Path, without: list[str], unused: obj
         message = f"{len(without)} images have no row in {table.name}"
         mend = "add rows that name the mask, or set missing_notes=empty"
         findings.append(Finding(severity, "image-without-row", tuple(without), message, mend))
-    names = tuple(sorted(unused)) if isinstance(unused, set) else ()
+    names = tuple(shown(name) for name in sorted(unused)) if isinstance(unused, set) else ()
     if names:
         message = f"{len(names)} rows of {table.name} name no image of its folder"
         findings.append(Finding("warning", "row-without-image", names, message, "delete the rows or add the images"))
