@@ -170,3 +170,24 @@ def test_notes_are_drawn_and_dropped():
 def test_bad_settings_are_refused(bad):
     with pytest.raises(ValidationError):
         Config(**bad)
+
+
+def test_stain_changes_tissue_and_leaves_white_and_grey_alone():
+    tissue = torch.rand(3, 40, 40, generator=rng()) * torch.tensor([0.6, 1.2, 0.4])[:, None, None] - 0.5
+    view = Config(stain=0.3).build()(tissue, None, "", rng(1))
+    assert (view.image - tissue).abs().mean() > 0.02
+    assert view.image.min() >= -1 and view.image.max() <= 1
+    white = torch.ones(3, 8, 8)
+    white[2, 0, 0] = 0.99  # not grey
+    assert Config(stain=0.3).build()(white, None, "", rng(1)).image.min() > 0.85
+    grey = torch.rand(1, 8, 8, generator=rng()).expand(3, -1, -1)
+    assert torch.equal(Config(stain=0.3).build()(grey, None, "", rng(1)).image, grey)
+
+
+def test_stain_keeps_each_stain_apart():
+    """More haematoxylin takes light as haematoxylin does: the change is along the three stains' densities."""
+    from medtextdiff.data import augment
+
+    pure = torch.exp(-augment._STAINS[0])[:, None, None].expand(3, 4, 4) * 2 - 1
+    restained = augment._restained(pure, 0.0, rng())
+    torch.testing.assert_close(restained, pure, atol=1e-5, rtol=0)

@@ -31,6 +31,8 @@ class Config(config.Config):
         vertical_flips: False leaves out top-bottom flips, where images have an up (chest X-rays).
         rot90: quarter turns, where the note's words can follow; never of a whole image that is not square.
         brightness, contrast, saturation: a factor within 1 +- this. hue: a turn of +- this, 0.5 is half the circle.
+        stain: how much of haematoxylin and of eosin is seen: optical density of each times 1 +- this, plus up to +- a
+            tenth of this (H&E histology only; after arXiv 1808.05896).
         blur: Gaussian, up to this many pixels. noise: normal, with a deviation up to this share of black to white.
         note_dropout: how often the note is left out, so that one model serves images without notes.
         note_choice: draw among all notes of the image, not always the first.
@@ -45,6 +47,7 @@ class Config(config.Config):
     contrast: float = Amount
     saturation: float = Amount
     hue: float = Field(default=0.0, ge=0.0, le=0.5)
+    stain: float = Amount
     blur: float = Field(default=0.0, ge=0.0, le=10.0)
     noise: float = Amount
     note_dropout: float = Amount
@@ -214,6 +217,8 @@ def _recolour(
     image = image[:1] if grey else image
     brightness, contrast, saturation, turn = (2 * draw - 1 for draw in draws[:4])
     changed = False
+    if not grey and settings.stain:
+        image, changed = _restained(image, settings.stain, rng), True
     if not grey and (settings.saturation or settings.hue):
         image, changed = _turn_colours(image, 1 + settings.saturation * saturation, settings.hue * turn), True
     if settings.brightness or settings.contrast:
@@ -235,6 +240,22 @@ def _turn_colours(image: Float[Tensor, "3 H W"], saturation: float, turn: float)
     plane = torch.tensor([[1.0, 0.0, 0.0], [0.0, cosine, -sine], [0.0, sine, cosine]])
     matrix = _FROM_YIQ @ plane @ _TO_YIQ
     return (matrix @ image.reshape(3, -1)).view_as(image)
+
+
+# Optical densities in red, green and blue (Ruifrok and Johnston 2001), and a rest at right angles; rows of length 1.
+_HAEMATOXYLIN, _EOSIN = torch.tensor([0.650, 0.704, 0.286]), torch.tensor([0.072, 0.990, 0.105])
+_STAINS = F.normalize(torch.stack([_HAEMATOXYLIN, _EOSIN, torch.linalg.cross(_HAEMATOXYLIN, _EOSIN)]), dim=1)
+_FROM_STAINS = torch.linalg.inv(_STAINS)
+_DARKEST = 1 / 255  # of the light that passes; a black pixel would have an endless density
+
+
+def _restained(image: Float[Tensor, "3 H W"], amount: float, rng: torch.Generator) -> Float[Tensor, "3 H W"]:
+    """The tissue as another laboratory might have stained it; white stays nearly white."""
+    draws = 2 * torch.rand((2, 3, 1), generator=rng) - 1
+    density = -((image.reshape(3, -1) + 1) / 2).clamp(min=_DARKEST).log()
+    stains = _FROM_STAINS.T @ density  # (3, H W): haematoxylin, eosin, rest
+    stains = stains * (1 + amount * draws[0]) + 0.1 * amount * draws[1]
+    return (2 * (-(_STAINS.T @ stains)).exp() - 1).view_as(image)
 
 
 def _blurred(image: Float[Tensor, "C H W"], sigma: float) -> Float[Tensor, "C H W"]:

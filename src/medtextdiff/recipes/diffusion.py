@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, SerializeAsAny
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
@@ -13,6 +13,7 @@ from medtextdiff.data.records import unlabelled
 from medtextdiff.data.sources import detect
 from medtextdiff.diffusion import denoiser, objective, pretrain
 from medtextdiff.recipes.job import Job, Wrapped, on_component
+from medtextdiff.recipes.run_folder import locate
 from medtextdiff.training import engine
 from medtextdiff.types import Record
 
@@ -20,10 +21,11 @@ from medtextdiff.types import Record
 class Run(config.Config):
     """The pre-training of a denoiser.
 
+    model: a denoiser from random weights, or one that goes on from where another run left it.
     roots: folders of images -> how often each is drawn. split: only its images; "" takes every image there is.
     """
 
-    model: denoiser.Scratch = denoiser.Scratch()
+    model: SerializeAsAny[config.Config] = denoiser.Scratch()
     roots: dict[str, PositiveFloat] = Field(default_factory=dict)
     split: str = "train"
     augmentation: augment.Config = augment.Config(crop=128, scale=(0.8, 4.0), flips=True, rot90=True, note_dropout=1.0)
@@ -47,7 +49,7 @@ class Run(config.Config):
         ]
         hashes = {f"{r.id}": content_hash(r.image) for records in groups.values() for r in records if r.image}
         return Job(
-            Wrapped(denoiser=self.model.build()),
+            Wrapped(denoiser=locate(self.model, None).build()),  # type: ignore[attr-defined]
             on_component("denoiser", self.loss.build()),
             Mixture(parts),
             data_hashes=hashes,
@@ -76,6 +78,19 @@ def ddpm_small() -> Run:
             checkpoint_every=250,
             log_every=25,
         ),
+    )
+
+
+def ddpm_histology() -> Run:
+    """Go on pre-training `ddpm-small` on unlabelled histology alone, shown at the sizes a segmenter reads.
+
+    Command: medtextdiff train diffusion.ddpm_histology --set 'roots={"MONUSEG": 0.7, "DSB2018": 0.3}' -o RUN
+    """
+    run = ddpm_small()
+    return run.replace(
+        model=denoiser.Config(path="builtin:ddpm-small/denoiser", trainable=True),
+        augmentation=run.augmentation.replace(scale=(0.6, 1.6)),
+        training=run.training.replace(max_steps=2400, learning_rate=3e-4, warmup_steps=50, schedule="cosine"),
     )
 
 
