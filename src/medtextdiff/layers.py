@@ -37,14 +37,43 @@ class CrossAttention(nn.Module):
         `mask` is True at words to attend. A row without any attends nothing: its heads give zero, so the result
         is finite and the same at every position; `NullNote` gives such a row something to attend.
         """
-        q, k, v = self._heads(self.to_q(x)), self._heads(self.to_k(tokens)), self._heads(self.to_v(tokens))
+        k, v = self._heads(self.to_k(tokens)), self._heads(self.to_v(tokens))
         keep = None
         if mask is not None:
             empty = ~mask.any(dim=1, keepdim=True)
             keep = (mask | empty)[:, None, None, :]  # (B, 1, 1, L); softmax over no words would be 0/0
             v = v.masked_fill(empty[:, None, :, None], 0.0)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=keep)
+        if self._folding_pays(x.shape[1], tokens.shape[1]):
+            return self._folded(x, k, v, keep)
+        attended = F.scaled_dot_product_attention(self._heads(self.to_q(x)), k, v, attn_mask=keep)
         return self.to_out(attended.transpose(1, 2).flatten(2))  # (B, heads, N, d) -> (B, N, heads * d)
+
+    def _folding_pays(self, num_positions: int, num_words: int) -> bool:
+        """Whether multiplying the note into both projections takes fewer multiplications than projecting x."""
+        inner, width = self.to_q.weight.shape
+        per_position = inner * (width + num_words)  # queries and their products with keys; the way back costs the same
+        words = self.num_heads * num_words
+        return num_positions * words * width + words * inner * width // self.num_heads < num_positions * per_position
+
+    def _folded(self, x: Tensor, k: Tensor, v: Tensor, keep: Tensor | None) -> Tensor:
+        """The same, with keys folded into the query projection and values into the output projection.
+
+        Nothing is ever `inner` wide at a position: (x Wq) k' = x (Wq k'), and (p v) Wo = p (v Wo), head by head.
+        """
+        inner, width = self.to_q.weight.shape
+        head_width = inner // self.num_heads
+        out = self.to_out[0]
+        assert isinstance(out, nn.Linear)
+        to_q = self.to_q.weight.view(self.num_heads, head_width, width)
+        to_out = out.weight.view(width, self.num_heads, head_width)
+        asks = torch.einsum("bhld,hdc->bchl", k, to_q) * head_width**-0.5  # (B, C, heads, L)
+        tells = torch.einsum("bhld,chd->bhlc", v, to_out)  # (B, heads, L, C)
+        scores = torch.bmm(x, asks.flatten(2)).unflatten(2, asks.shape[2:])  # (B, N, heads, L)
+        if keep is not None:
+            scores = scores.masked_fill(~keep.transpose(1, 2), float("-inf"))
+        share = scores.softmax(dim=-1).flatten(2).to(x.dtype)
+        attended = torch.bmm(share, tells.flatten(1, 2)) + out.bias
+        return self.to_out[1:](attended)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (B, N, heads * d) -> (B, heads, N, d)

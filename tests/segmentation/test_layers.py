@@ -1,3 +1,6 @@
+from unittest.mock import patch
+
+import pytest
 import torch
 
 from medtextdiff.layers import CrossAttention, NullNote, grid_positions
@@ -43,3 +46,32 @@ def test_grid_of_a_crop_is_the_part_of_the_whole_grid():
     torch.testing.assert_close(crop, whole[:, :, 2:6, 4:])
     assert whole[0, 0, 0, 0] == 0.5 / 8  # x first
     assert whole[0, 1, -1, 0] == 7.5 / 8  # y grows downwards
+
+
+@pytest.mark.parametrize("num_words", [1, 3])
+@pytest.mark.parametrize("norm_output", [False, True])
+def test_folded_attention_is_the_plain_one(num_words, norm_output):
+    """Same values and gradients, whichever of the two is chosen; also for a row without words."""
+    torch.manual_seed(0)
+    layer = CrossAttention(width=24, context_width=6, num_heads=2, head_width=16, norm_output=norm_output)
+    mask = torch.ones(2, num_words, dtype=torch.bool)
+    mask[1] = False
+    mask[0, -1] = num_words == 1
+    results = []
+    for fold in (True, False):
+        x, tokens = seeded(2, 40, 24, seed=1).requires_grad_(), seeded(2, num_words, 6, seed=2).requires_grad_()
+        assert layer._folding_pays(40, num_words)
+        with patch.object(layer, "_folding_pays", return_value=fold):
+            out = layer(x, tokens, mask)
+        layer.zero_grad()
+        (out * seeded(*out.shape, seed=3)).sum().backward()
+        results.append([out, x.grad, tokens.grad, *(weight.grad.clone() for weight in layer.parameters())])
+    for folded, plain in zip(*results, strict=True):
+        torch.testing.assert_close(folded, plain, atol=2e-5, rtol=1e-4)
+
+
+def test_folding_is_left_for_long_notes():
+    layer = CrossAttention(width=768, context_width=768, num_heads=8, head_width=64)
+    assert layer._folding_pays(4096, 10)
+    assert not layer._folding_pays(4096, 70)
+    assert not layer._folding_pays(8, 10)

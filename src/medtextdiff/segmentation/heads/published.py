@@ -8,6 +8,7 @@ outputs before they are enlarged: exact up to rounding, and the 3072-channel map
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import PositiveInt
@@ -81,12 +82,12 @@ class PublishedHead(nn.Module):
         assert isinstance(conv, nn.Conv2d)
         assert conv.bias is not None
         weight, bias = conv.weight, conv.bias
-        mixed = bias[:, None, None]
+        mixed: Tensor = bias[:, None, None]
         for k, level in enumerate(levels):
             fused = self.cross1(
                 self._project(level, k), text.tokens, text.mask, text.pooled, grid_positions(boxes, *level.shape[-2:])
             )
-            mixed = mixed + _enlarged_conv(fused, weight[:, k * self.width : (k + 1) * self.width], size)
+            mixed = mixed + enlarged_conv(fused, weight[:, k * self.width : (k + 1) * self.width], size)
         return self.decodes[1:](mixed)
 
     def _project(self, level: Tensor, k: int) -> Tensor:
@@ -95,24 +96,33 @@ class PublishedHead(nn.Module):
         return self.down1(level) if k == 0 else self.down2(level)  # levels 1 and 2 share one projection
 
 
-def _enlarged_conv(
+def enlarged_conv(
     level: Float[Tensor, "B C h w"], weight: Float[Tensor, "F C 3 3"], size: tuple[int, int]
 ) -> Float[Tensor, "B F H W"]:
-    """The 3x3 convolution (zero padding 1, no bias) of the level enlarged to `size`."""
+    """The 3x3 convolution (zero padding 1, no bias) of the level enlarged bilinearly to `size`, exact up to rounding.
+
+    A level of less than half of `size` is mixed down to its nine taps first; each tap is then enlarged and shifted by
+    one matrix a side, so that no enlarged map of C channels is ever built.
+    """
     height, width = size
     if 2 * level.shape[-1] > width or 2 * level.shape[-2] > height:  # nothing to win
-        return F.conv2d(_enlarge(level, size), weight, padding=1)
-    total = level.new_zeros(level.shape[0], weight.shape[0], height, width)
-    for dy in range(3):
-        for dx in range(3):
-            tap = _enlarge(F.conv2d(level, weight[:, :, dy : dy + 1, dx : dx + 1]), size)
-            shifted = F.pad(tap, (1, 1, 1, 1))[:, :, dy : dy + height, dx : dx + width]  # zeros from outside
-            total = total + shifted
-    return total
+        enlarged = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+        return F.conv2d(enlarged, weight, padding=1)
+    num_out, (h, w) = len(weight), level.shape[-2:]
+    by_tap = weight.permute(3, 0, 2, 1).reshape(9 * num_out, -1, 1, 1)  # ordered by column, output, row of the kernel
+    taps = F.conv2d(level, by_tap).contiguous().view(len(level), 3, num_out * 3 * h, w)
+    columns, rows = _shifted_enlargement(w, width, level), _shifted_enlargement(h, height, level)
+    wide = torch.matmul(taps[:, 0], columns[0].T) + torch.matmul(taps[:, 1], columns[1].T)
+    wide = (wide + torch.matmul(taps[:, 2], columns[2].T)).view(len(level), num_out, 3 * h, width)
+    return torch.matmul(rows.transpose(0, 1).reshape(height, 3 * h), wide)
 
 
-def _enlarge(level: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+def _shifted_enlargement(short: int, long: int, like: Tensor) -> Float[Tensor, "3 long short"]:
+    """For each row of a 3x3 kernel: the matrix that enlarges a side bilinearly and moves it by -1, 0, +1 cells."""
+    identity = torch.eye(short, device=like.device)[None]  # (1, short, short)
+    plain = F.interpolate(identity, size=long, mode="linear", align_corners=False)[0].T  # (long, short)
+    padded = F.pad(plain, (0, 0, 1, 1))  # zeros from outside
+    return torch.stack([padded[shift : shift + long] for shift in range(3)]).to(like.dtype)
 
 
 def _init(module: nn.Module) -> None:
