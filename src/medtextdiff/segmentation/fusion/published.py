@@ -4,12 +4,15 @@ Source: arXiv 2407.05323 and 2512.00084, after the code: LayerNorm sits on each 
 feed-forward has no expansion, both attentions read the note.
 """
 
+import torch
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from medtextdiff import config
 from medtextdiff.layers import CrossAttention
+
+_CHUNK = 2048  # positions
 
 
 class Config(config.Config):
@@ -53,7 +56,21 @@ class PublishedCrossBlock(nn.Module):
     ) -> Float[Tensor, "B C h w"]:
         """The block on a level; `pooled` and `positions` are not read."""
         x = level.flatten(2).transpose(1, 2)  # (B, N, C)
-        return self.attend(x, tokens, mask).transpose(1, 2).unflatten(2, level.shape[2:])
+        if torch.is_grad_enabled() or x.shape[1] <= _CHUNK:
+            fused = self.attend(x, tokens, mask)
+        else:  # positions do not meet: a few at a time take little memory and stay in the processor's cache
+            chunks = x.split(_CHUNK, dim=1)
+            first = self.attend(chunks[0], tokens, mask)
+            fused = first.new_empty(x.shape, dtype=_convolution_dtype(first))
+            for k, chunk in enumerate(chunks):
+                fused[:, k * _CHUNK : (k + 1) * _CHUNK] = first if k == 0 else self.attend(chunk, tokens, mask)
+        return fused.transpose(1, 2).unflatten(2, level.shape[2:])
+
+
+def _convolution_dtype(x: Tensor) -> torch.dtype:
+    """What a convolution of `x` computes in: autocast would make a copy of the whole map in it."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 class _FeedForward(nn.Module):

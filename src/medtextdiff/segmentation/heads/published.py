@@ -106,8 +106,9 @@ def enlarged_conv(
     """
     height, width = size
     if 2 * level.shape[-1] > width or 2 * level.shape[-2] > height:  # nothing to win
-        enlarged = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
-        return F.conv2d(enlarged, weight, padding=1)
+        if tuple(level.shape[-2:]) != size:
+            level = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+        return F.conv2d(level, weight, padding=1)
     num_out, (h, w) = len(weight), level.shape[-2:]
     by_tap = weight.permute(3, 0, 2, 1).reshape(9 * num_out, -1, 1, 1)  # ordered by column, output, row of the kernel
     taps = F.conv2d(level, by_tap).contiguous().view(len(level), 3, num_out * 3 * h, w)

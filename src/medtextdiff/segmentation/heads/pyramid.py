@@ -9,6 +9,7 @@ the published head slow.
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import NonNegativeInt, PositiveInt
@@ -96,8 +97,22 @@ class Pyramid(nn.Module):
         return logits
 
 
+class _LevelNorm(nn.GroupNorm):
+    """GroupNorm that may stand on a frozen level.
+
+    Where the input needs no gradient, the backward of torch 2.13's own ends the process on a CPU (small channels-last
+    maps): so scale and shift are applied apart, and nothing of the norm is left to differentiate.
+    """
+
+    def forward(self, level: Tensor) -> Tensor:
+        if level.requires_grad or not torch.is_grad_enabled():
+            return super().forward(level)
+        plain = F.group_norm(level, self.num_groups, eps=self.eps)
+        return plain * self.weight[:, None, None].to(plain) + self.bias[:, None, None].to(plain)
+
+
 def _lateral(channels: int, width: int) -> nn.Module:
-    return nn.Sequential(nn.GroupNorm(math.gcd(channels, 16), channels), nn.Conv2d(channels, width, 1))
+    return nn.Sequential(_LevelNorm(math.gcd(channels, 16), channels), nn.Conv2d(channels, width, 1))
 
 
 def _smooth(width: int) -> nn.Module:
