@@ -208,6 +208,29 @@ def pack(
         _table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
 
 
+@app.command()
+def bench(
+    what: Annotated[
+        list[str] | None, typer.Option(help="A part: backbone, head, prediction, ours, notes, shipped, start, scaling.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json or .md file to write as well.")] = None,
+    runs: Annotated[int, typer.Option(help="Medians are over so many runs.")] = 3,
+    small: Annotated[bool, typer.Option("--small", help="An eighth of the full width: to try it out.")] = False,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Measure time, memory and arithmetic on this machine, against the published way."""
+    from medtextdiff.bench import run
+
+    with _one_line_errors():
+        tables = run.bench(
+            what or [], out=output, runs=runs, small=small, device=device, overwrite=overwrite, progress=_say
+        )
+        for name, (header, *rows) in tables.items():
+            print(f"\n{name}")
+            _table(header, rows)
+
+
 @data_app.command("check")
 def data_check(
     root: Annotated[Path, typer.Argument(help="The data set's folder or manifest.")],

@@ -159,7 +159,11 @@ def load(name_or_run: str | Path, *, device: str = "auto", precision: str = "aut
     segmenter = run.build_model(folder)
     load_components(segmenter, folder, built=run_folder.own_parts(run.model))
     segmenter = segmenter.eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(str(name_or_run), run, segmenter, where, _precision(precision, where), _digest(hashes))
+    computed_in = _precision(precision, where)
+    denoiser = getattr(segmenter, "denoiser", None)
+    if computed_in == "bf16" and denoiser is not None and not any(w.requires_grad for w in denoiser.parameters()):
+        denoiser.to(torch.bfloat16)  # autocast would cast frozen weights anew for every image: 2.2 GB for the ADM
+    return Model(str(name_or_run), run, segmenter, where, computed_in, _digest(hashes))
 
 
 def as_picture(image: Image) -> Picture:

@@ -38,7 +38,7 @@ class Config(config.Config):
         note_choice: draw among all notes of the image, not always the first.
     """
 
-    crop: int | None = Field(default=None, ge=8)
+    crop: int | None = Field(default=None, ge=8, le=4096)
     scale: tuple[float, float] = (1.0, 1.0)
     flips: bool = False
     vertical_flips: bool = True

@@ -1,0 +1,258 @@
+"""The tables: what is measured, and the ways side by side. Each function gives the rows of one table."""
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medtextdiff import api
+from medtextdiff.bench import published_path
+from medtextdiff.bench.measure import Row, Way, relative_error, side_by_side
+from medtextdiff.bench.models import Bed
+from medtextdiff.text.encoders import huggingface
+
+Table = list[Row]
+_LENGTHS = (5, 2000)  # tokens of the notes that are encoded
+_PADDED_BATCH = 32
+
+
+def backbone(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """Levels of one image, for both sets of taps; and how far bf16 is from float32."""
+    rows, errors = [], {}
+    for name in ("monuseg", "qata"):
+        extract = bed.features(name)
+
+        def published(extract: Any = extract) -> Any:
+            return published_path.levels(extract, bed.denoiser, bed.images)
+
+        def exact(extract: Any = extract) -> Any:
+            with torch.no_grad():
+                return extract(bed.denoiser, bed.images)
+
+        def fast(extract: Any = extract) -> Any:
+            with torch.no_grad(), _precision(bed):
+                return extract(bed.fast_denoiser, _last(bed.images))
+
+        errors[f"levels {name}, ours float32"] = relative_error(exact(), published())
+        errors[f"levels {name}, ours {_name(bed)}"] = relative_error(fast(), published())
+        ways = [
+            Way(f"{name}: published path", published),
+            Way(f"{name}: ours, float32", exact),
+            Way(f"{name}: ours, {_name(bed)}", fast, _name(bed)),
+        ]
+        rows += side_by_side(ways, runs, bed.device, warm=False)
+    return rows, errors
+
+
+def head(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """The published head, forward, and forward with backward."""
+    rows, errors = [], {}
+    for name in ("monuseg", "qata"):
+        module, levels = bed.head(name), bed.levels(name)
+        short = [level.to(_dtype(bed)) for level in levels]
+        plain, ours, fast = _head_ways(bed, module, levels, short)
+        with torch.no_grad():
+            expected = plain()
+            errors[f"logits {name}, ours float32"] = relative_error(ours(), expected)
+            errors[f"logits {name}, ours {_name(bed)}"] = relative_error(fast(), expected)
+        for what, wrap in (("forward", _forward), ("forward and backward", _backward)):
+            ways = [
+                Way(f"{name} {what}: published path", wrap(plain, module)),
+                Way(f"{name} {what}: ours, float32", wrap(ours, module)),
+                Way(f"{name} {what}: ours, {_name(bed)}", wrap(fast, module), _name(bed)),
+            ]
+            rows += side_by_side(ways, runs, bed.device, warm=False)
+    return rows, errors
+
+
+def prediction(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """From the image to the logits, and again after only the note was edited (MoNuSeg's settings)."""
+    extract, module = bed.features("monuseg"), bed.head("monuseg")
+
+    def published() -> Tensor:
+        with torch.no_grad():
+            levels = published_path.levels(extract, bed.denoiser, bed.images)
+            return published_path.head(module, levels, bed.text.tokens, bed.size)
+
+    def fast() -> Tensor:
+        with torch.no_grad(), _precision(bed):
+            return module(extract(bed.fast_denoiser, _last(bed.images)), bed.text, bed.box, bed.size)
+
+    with torch.no_grad(), _precision(bed):
+        kept = extract(bed.fast_denoiser, _last(bed.images))
+
+    def edited() -> Tensor:
+        with torch.no_grad(), _precision(bed):
+            return module(kept, bed.note(9), bed.box, bed.size)
+
+    error = relative_error(fast(), published())
+    ways = [
+        Way("published path, image or note", published),
+        Way(f"ours, from the image, {_name(bed)}", fast, _name(bed)),
+        Way(f"ours, after editing the note, {_name(bed)}", edited, _name(bed)),
+    ]
+    return side_by_side(ways, runs, bed.device, warm=False), {f"logits from the image, {_name(bed)}": error}
+
+
+def ours(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """Our head against the exact rewrite of the published one, on the same levels: a training step and a prediction."""
+    exact, light = bed.head("monuseg"), bed.our_head("monuseg")
+    levels = [level.to(_dtype(bed)) for level in bed.levels("monuseg")]
+    rows = []
+    for what, wrap in (("prediction", _forward), ("training step", _backward)):
+        ways = []
+        for name, module in (("exact rewrite", exact), ("our head", light)):
+            ways.append(Way(f"{what}: {name}", wrap(_run(bed, module, levels), module), _name(bed)))
+        rows += side_by_side(ways, runs, bed.device)
+    return rows, {}
+
+
+def notes(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
+    """Encoding notes of 5 to 2,000 tokens with the encoder that ships: padded batches in their order, against ours."""
+    lengths = np.exp(np.random.default_rng(0).uniform(*np.log(_LENGTHS), size=num)).astype(int)
+    words = ["nuclei", "lung", "left", "density", "upper", "infected", "areas", "polyp", "the", "is", "of", "right"]
+    rng = np.random.default_rng(1)
+    told = [" ".join(rng.choice(words, size=max(1, length - 2))) for length in lengths]
+    encoder = huggingface.Config(exact=False, cache_size=0).build().to(bed.device)
+
+    def padded() -> None:
+        with torch.no_grad():
+            for start in range(0, num, _PADDED_BATCH):
+                batch = encoder.tokenizer(told[start : start + _PADDED_BATCH], padding=True, return_tensors="pt")
+                encoder.model(
+                    input_ids=batch["input_ids"].to(bed.device), attention_mask=batch["attention_mask"].to(bed.device)
+                )
+
+    def by_length() -> None:
+        for start in range(0, num, 256):  # what a run holds is not all of them at once
+            with torch.no_grad():
+                encoder(told[start : start + 256])
+
+    def once() -> None:
+        with torch.no_grad():
+            encoder(list(dict.fromkeys(told)))
+
+    ways = [Way("padded batches", padded), Way("ours, 256 notes a call", by_length), Way("ours, one call", once)]
+    return side_by_side(ways, runs, bed.device, warm=False), {}
+
+
+def shipped(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """The model that ships, loaded already: one image of 256 x 256, and one of 1000 x 1000 in tiles."""
+    model = api.load("nuclei-small", device=str(bed.device))
+    rng = np.random.default_rng(0)
+    small, large = (rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (256, 1000))
+    note = "The nuclei density in the upper right is high."
+    precision = model.precision
+    ways = [
+        Way("256 x 256", lambda: model.segment(small, note), precision),
+        Way("1000 x 1000 in tiles", lambda: model.segment(large, note), precision),
+    ]
+    return side_by_side(ways, runs, bed.device), {}
+
+
+def start(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """From the shell, each in a process of its own: the help, the import, and one image segmented."""
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "made.png"
+        pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(picture)
+        segment = ["-m", "medtextdiff", "segment", str(picture), "--overwrite", "-o", folder]
+        commands = {
+            "medtextdiff --help": ["-m", "medtextdiff", "--help"],
+            "import medtextdiff": ["-c", "import medtextdiff"],
+            "segment, one 256 x 256 image": segment,
+        }
+        ways = [Way(name, lambda arguments=arguments: _process(arguments)) for name, arguments in commands.items()]  # type: ignore[misc]
+        return side_by_side(ways, runs, bed.device), {}
+
+
+def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """How cost grows: the published head's rewrite with the note's length and the classes, the shipped model with size."""
+    rows = []
+    levels = [level.to(_dtype(bed)) for level in bed.levels("qata")]
+    module = bed.head("qata")
+    ways = [
+        Way(f"head, note of {length} words", _forward(_run(bed, module, levels, length), module), _name(bed))
+        for length in (10, 64, 512)
+    ]
+    for classes in (2, 20):
+        other = bed.head("qata", classes)
+        ways.append(Way(f"head, {classes} classes", _forward(_run(bed, other, levels), other), _name(bed)))
+    rows += side_by_side(ways, runs, bed.device)
+    model, rng = api.load("nuclei-small", device=str(bed.device)), np.random.default_rng(0)
+    pictures = {side: rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (128, 256, 512, 1024)}
+    sizes = [
+        Way(f"nuclei-small, {side} x {side}", lambda picture=picture: model.segment(picture), model.precision)  # type: ignore[misc]
+        for side, picture in pictures.items()
+    ]
+    return rows + side_by_side(sizes, runs, bed.device), {}
+
+
+PARTS: dict[str, Callable[[Bed, int], tuple[Table, dict[str, float]]]] = {
+    part.__name__: part for part in (backbone, head, prediction, ours, notes, shipped, start, scaling)
+}
+
+
+def _head_ways(bed: Bed, module: Any, levels: list[Tensor], short: list[Tensor]) -> tuple[Any, Any, Any]:
+    def plain() -> Tensor:
+        return published_path.head(module, levels, bed.text.tokens, bed.size)
+
+    def ours() -> Tensor:
+        return module(levels, bed.text, bed.box, bed.size)
+
+    return plain, ours, _run(bed, module, short)
+
+
+def _run(bed: Bed, module: Any, levels: list[Tensor], num_words: int | None = None) -> Callable[[], Tensor]:
+    text = bed.text if num_words is None else bed.note(num_words)
+
+    def run() -> Tensor:
+        with _precision(bed):
+            return module(levels, text, bed.box, bed.size)
+
+    return run
+
+
+def _forward(run: Callable[[], Tensor], _module: Any) -> Callable[[], Any]:
+    def forward() -> Tensor:
+        with torch.no_grad():
+            return run()
+
+    return forward
+
+
+def _backward(run: Callable[[], Tensor], module: Any) -> Callable[[], Any]:
+    def both() -> None:
+        module.zero_grad(set_to_none=True)
+        run().float().square().mean().backward()
+
+    return both
+
+
+def _process(arguments: list[str]) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
+def _precision(bed: Bed) -> AbstractContextManager[Any]:
+    return torch.autocast(bed.device.type, dtype=torch.bfloat16) if bed.bf16 else nullcontext()
+
+
+def _dtype(bed: Bed) -> torch.dtype:
+    return torch.bfloat16 if bed.bf16 else torch.float32
+
+
+def _name(bed: Bed) -> str:
+    return "bf16" if bed.bf16 else "float32"
+
+
+def _last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
