@@ -1,6 +1,6 @@
 """The networks that are measured: the full-size ADM and the published head with random weights; or small ones."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,6 @@ from medtextdiff.types import Levels, TextFeatures
 
 _SMALL = adm.Flags(image_size=256, num_channels=32, num_head_channels=16)  # same depth: 553 M become 8.7 M
 _NUM_WORDS, _TEXT_WIDTH = published.MAX_TOKENS, 768
-_SPREAD = 0.02
 
 
 @dataclass(frozen=True)
@@ -27,21 +26,24 @@ class Bed:
     """
 
     full: bool = True
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     side: int = published.IMAGE_SIZE
     bf16: bool = True  # whether this machine computes in it
 
     @cached_property
     def denoiser(self) -> Denoiser:
-        """Float32, frozen, weights N(0, 0.02), as the published code holds it."""
+        """Float32, frozen, random weights, as the published code holds it."""
         from diffusers import UNet2DModel
 
         torch.manual_seed(0)
         with torch.device("meta"):
             unet = UNet2DModel(**adm.unet_config(adm.Flags() if self.full else _SMALL))
         unet = unet.to_empty(device=self.device)
-        for weight in unet.parameters():
-            torch.nn.init.normal_(weight, 0.0, _SPREAD)
+        for name, weight in unet.named_parameters():
+            if weight.ndim > 1:  # a matrix or kernel keeps the size of what goes through
+                torch.nn.init.normal_(weight, 0.0, weight[0].numel() ** -0.5)
+            else:
+                torch.nn.init.constant_(weight, float(name.endswith("weight")))  # norms as they are born, biases 0
         return Denoiser(unet.eval())
 
     @cached_property

@@ -1,5 +1,6 @@
 """The tables: what is measured, and the ways side by side. Each function gives the rows of one table."""
 
+import math
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from medtextdiff.bench.models import Bed
 from medtextdiff.text.encoders import huggingface
 
 Table = list[Row]
-_LENGTHS = (5, 2000)  # tokens of the notes that are encoded
+_SHORTEST, _LONGEST = 5, 2000  # tokens of the notes that are encoded
 _PADDED_BATCH = 32
 
 
@@ -116,7 +117,7 @@ def ours(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 def notes(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
     """Encoding notes of 5 to 2,000 tokens with the encoder that ships: padded batches in their order, against ours."""
-    lengths = np.exp(np.random.default_rng(0).uniform(*np.log(_LENGTHS), size=num)).astype(int)
+    lengths = np.exp(np.random.default_rng(0).uniform(math.log(_SHORTEST), math.log(_LONGEST), size=num)).astype(int)
     words = ["nuclei", "lung", "left", "density", "upper", "infected", "areas", "polyp", "the", "is", "of", "right"]
     rng = np.random.default_rng(1)
     told = [" ".join(rng.choice(words, size=max(1, length - 2))) for length in lengths]
@@ -176,7 +177,7 @@ def start(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 
 def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
-    """How cost grows: the published head's rewrite with the note's length and the classes, the shipped model with size."""
+    """How cost grows: the rewritten head with the note's length and the classes, the shipped model with the size."""
     rows = []
     levels = [level.to(_dtype(bed)) for level in bed.levels("qata")]
     module = bed.head("qata")

@@ -20,6 +20,7 @@ from medtextdiff.types import Levels
 def levels(features: Features, denoiser: Denoiser, images: Float[Tensor, "B 3 H W"]) -> Levels:
     """As `features(denoiser, images)`: image by image, timestep by timestep, the whole network each time."""
     found = []
+    images = images.flip(1) if features.settings.channel_order == "bgr" else images
     with torch.no_grad():
         for image in images.split(1):
             x, t = features.noised(image)
@@ -50,7 +51,7 @@ def _block(block: torch.nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
 def _attend(attention: torch.nn.Module, x: Tensor, tokens: Tensor) -> Tensor:
     """Queries, keys and values for all positions, then the softmax over the words, written out."""
     q, k, v = (
-        project(y).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore[operator, arg-type]
+        project(y).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # type: ignore[operator]
         for project, y in ((attention.to_q, x), (attention.to_k, tokens), (attention.to_v, tokens))
     )
     share = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)

@@ -28,7 +28,10 @@ Normalise = Literal["none", "rms", "channel"]
 class Backbone(Protocol):
     """What a feature extractor needs of a denoiser; strides are in image pixels."""
 
-    multiple: int
+    @property
+    def multiple(self) -> int:
+        """Each side of an image must be a multiple of this."""
+        ...
 
     def levels(self, x: Float[Tensor, "B 3 H W"], t: Int[Tensor, " B"], taps: Sequence[int]) -> Levels:
         """One map per tap."""

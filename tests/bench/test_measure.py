@@ -1,0 +1,42 @@
+import time
+
+import pytest
+import torch
+
+from medtextdiff.bench import measure
+
+CPU = torch.device("cpu")
+
+
+def test_ways_are_compared_with_the_first():
+    rows = measure.side_by_side(
+        [measure.Way("slow", lambda: time.sleep(0.03)), measure.Way("fast", lambda: time.sleep(0.003))], 3, CPU
+    )
+    assert [row.name for row in rows] == ["slow", "fast"]
+    assert rows[0].faster == 1
+    assert 3 < rows[1].faster <= 11
+    assert rows[0].gflop is None
+
+
+def test_arithmetic_of_a_matmul_is_counted():
+    a, b = torch.randn(64, 32), torch.randn(32, 16)
+    [row] = measure.side_by_side([measure.Way("matmul", lambda: a @ b)], 1, CPU)
+    assert row.gflop == pytest.approx(2 * 64 * 32 * 16 / 1e9)
+    assert 0 < row.share < 1
+
+
+def test_peak_memory_sees_what_is_freed_again():
+    """64 MB that nobody keeps."""
+    [row] = measure.side_by_side([measure.Way("fill", lambda: torch.ones(16_000_000).sum())], 1, CPU)
+    assert row.peak_mb is None or 55 < row.peak_mb < 200
+
+
+def test_error_is_relative_to_the_largest_value():
+    expected = [torch.tensor([1.0, -10.0]), torch.tensor([2.0])]
+    found = [torch.tensor([1.5, -10.0]), torch.tensor([2.0])]
+    assert measure.relative_error(found, expected) == pytest.approx(0.05)
+
+
+def test_no_run_is_refused():
+    with pytest.raises(ValueError, match="at least one"):
+        measure.side_by_side([], 1, CPU)

@@ -1,0 +1,62 @@
+"""The published way and ours compute the same; the tables are written whole."""
+
+import json
+
+import pytest
+import torch
+
+from medtextdiff.bench import parts, published_path, run
+from medtextdiff.bench.models import Bed
+from medtextdiff.config import ConfigError
+
+
+@pytest.fixture(scope="module")
+def bed():
+    return Bed(full=False, side=64, bf16=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["monuseg", "qata"])
+def test_both_ways_give_the_same(bed, name):
+    extract, module = bed.features(name), bed.head(name)
+    levels = extract(bed.denoiser, bed.images)
+    expected = published_path.levels(extract, bed.denoiser, bed.images)
+    for level, other in zip(levels, expected, strict=True):
+        torch.testing.assert_close(level, other, atol=1e-5 * float(other.abs().max()), rtol=0)
+    logits = module(levels, bed.text, bed.box, bed.size)
+    plain = published_path.head(module, expected, bed.text.tokens, bed.size)
+    torch.testing.assert_close(logits, plain, atol=1e-4 * float(plain.abs().max()), rtol=0)
+
+
+@pytest.mark.parametrize("part", ["head", "prediction", "ours"])
+def test_a_part_gives_rows_and_errors(bed, part):
+    rows, errors = parts.PARTS[part](bed, 1)
+    assert len(rows) >= 3
+    assert all(row.seconds > 0 for row in rows)
+    assert all(error < 1e-4 for error in errors.values())
+
+
+def test_tables_are_written_as_json_and_markdown(tmp_path, monkeypatch, bed):
+    monkeypatch.setitem(parts.PARTS, "ours", lambda _bed, runs: parts.ours(bed, runs))
+    tables = run.bench(["ours"], out=tmp_path / "t.json", runs=1, small=True)
+    assert tables["ours"][0][0] == "what"
+    written = json.loads((tmp_path / "t.json").read_text())
+    assert written["machine"]["peak_gflops_float32"] > 0
+    assert [row["name"] for row in written["parts"]["ours"]] == [row[0] for row in tables["ours"][1:]]
+    run.bench(["ours"], out=tmp_path / "t.md", runs=1, small=True)
+    assert "| what |" in (tmp_path / "t.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"what": ["heads"]}, "did you mean 'head'"),
+        ({"runs": 0}, "1 or more"),
+        ({"out": "t.txt"}, "as .json or .md"),
+    ],
+)
+def test_bad_input_is_told_before_anything_is_measured(tmp_path, given, said):
+    if "out" in given:
+        given = given | {"out": tmp_path / given["out"]}
+    with pytest.raises(ConfigError, match=said):
+        run.bench(**{"what": ["head"], **given})
