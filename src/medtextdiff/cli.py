@@ -292,7 +292,14 @@ def import_published(
 
 def main() -> None:
     """Entry point: one clear line for every error, never a traceback (MEDTEXTDIFF_DEBUG=1 shows it)."""
-    app()
+    try:
+        code = app(standalone_mode=False)
+    except Exception as error:
+        if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+            app()  # typer's own way: prints the help, or raises again
+        print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)  # type: ignore[attr-defined]
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 @contextmanager

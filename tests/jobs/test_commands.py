@@ -77,3 +77,16 @@ def test_data_check_speaks_of_what_is_wrong(data_dir: Path) -> None:
     broken = call("data", "check", data_dir)
     assert broken.exit_code == 1
     assert "case0" in broken.output
+
+
+@pytest.mark.parametrize("words", [["segmnt"], ["segment"], ["segment", "a.png", "--nope"], ["bench", "--runs", "x"]])
+def test_a_wrong_call_is_one_line(words, monkeypatch, capsys):
+    from medtextdiff import cli
+
+    monkeypatch.setattr("sys.argv", ["medtextdiff", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("error: ")

@@ -131,3 +131,25 @@ def test_a_packed_run_is_small_and_segments_alike(run_dir: Path, data_dir: Path,
         medtextdiff.load(run, precision="float32").segment(image).probabilities for run in (packed, run_dir)
     )
     np.testing.assert_allclose(found, expected, atol=5e-3)
+
+
+def test_what_was_done_is_told_when_a_person_stops_it(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medtextdiff.api import segmenting
+
+    real, done = segmenting._segment_one, []
+
+    def stopped_at_the_third(*given):
+        if len(done) == 2:
+            raise KeyboardInterrupt
+        done.append(given[1].name)
+        return real(*given)
+
+    monkeypatch.setattr(segmenting, "_segment_one", stopped_at_the_third)
+    out = tmp_path / "out"
+    result = call("segment", data_dir / "images", "--model", run_dir, "--page", "-o", out)
+    assert result.exit_code == 130
+    assert [Path(line["image"]).name for line in json.loads((out / "result.json").read_text())["results"]] == done
+    assert len(list(out.glob("*_mask.png"))) == 2
+    assert (out / "result.html").exists()

@@ -85,26 +85,33 @@ def segment_files(
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
     loaded = load(model, device=device, precision=precision)
     report, items = Report(), []
-    for path, name, text in zip(paths, names, words, strict=True):
-        try:
-            picture, result = _segment_one(loaded, path, text, mode)
-            files = _write(out, name, picture, result, wanted, overwrite)
-            if save_logits is not None:
-                _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
-        except (ValueError, OSError, MemoryError) as error:
-            report.failures.append((str(path), _why(path, error)))
-            continue
-        line = FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
-        report.results.append(line)
-        items += [_item(name, picture, result, loaded.name)] if page else []
-        if len(paths) > 1:
-            progress(f"{report.total}/{len(paths)} {path.name}")
-    _report_cuts(loaded, progress)
-    if report.results:  # else nothing is left behind that would stand in the way of the next try
-        write_json(out / "result.json", _summary(loaded, report))
-    if page and items:
-        result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
+    try:
+        for path, name, text in zip(paths, names, words, strict=True):
+            try:
+                picture, result = _segment_one(loaded, path, text, mode)
+                files = _write(out, name, picture, result, wanted, overwrite)
+                if save_logits is not None:
+                    _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
+            except (ValueError, OSError, MemoryError) as error:
+                report.failures.append((str(path), _why(path, error)))
+                continue
+            report.results.append(
+                FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
+            )
+            items += [_item(name, picture, result, loaded.name)] if page else []
+            if len(paths) > 1:
+                progress(f"{report.total}/{len(paths)} {path.name}")
+    finally:  # also when a person stops it: what is done is told
+        _report_cuts(loaded, progress)
+        _tell(out, loaded, report, items)
     return report
+
+
+def _tell(out: Path, model: Model, report: Report, items: list[ResultItem]) -> None:
+    if report.results:  # else nothing is left behind that would stand in the way of the next try
+        write_json(out / "result.json", _summary(model, report))
+    if items:
+        result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
 
 
 def features(
