@@ -79,6 +79,11 @@ class FastTextDiff(nn.Module):
                 child.eval()
         return self
 
+    @property
+    def bank(self) -> FeatureBank | None:
+        """Where levels are kept; None: nowhere."""
+        return self._bank
+
     def forward(
         self,
         images: Float[Tensor, "B 3 H W"],
