@@ -176,7 +176,8 @@ def test_stain_changes_tissue_and_leaves_white_and_grey_alone():
     tissue = torch.rand(3, 40, 40, generator=rng()) * torch.tensor([0.6, 1.2, 0.4])[:, None, None] - 0.5
     view = Config(stain=0.3).build()(tissue, None, "", rng(1))
     assert (view.image - tissue).abs().mean() > 0.02
-    assert view.image.min() >= -1 and view.image.max() <= 1
+    assert view.image.min() >= -1
+    assert view.image.max() <= 1
     white = torch.ones(3, 8, 8)
     white[2, 0, 0] = 0.99  # not grey
     assert Config(stain=0.3).build()(white, None, "", rng(1)).image.min() > 0.85
