@@ -25,6 +25,9 @@ app.add_typer(convert_app, name="convert")
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name or a run folder.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
+Bank = Annotated[
+    Path | None, typer.Option("--bank", help="A folder that keeps the denoiser's levels: no image is encoded twice.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
@@ -47,6 +50,7 @@ def segment(
     ] = None,
     page: Annotated[bool, typer.Option("--page", help="Also write one HTML page that shows the results.")] = False,
     mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
+    bank: Bank = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -66,6 +70,7 @@ def segment(
             save_logits=save_logits,
             page=page,
             mode=mode,
+            bank=bank,
             device=device,
             precision=precision,
             overwrite=overwrite,
@@ -151,6 +156,7 @@ def evaluate(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Also score as the published code does.")
     ] = False,
+    bank: Bank = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -169,6 +175,7 @@ def evaluate(
             mode=mode,
             at=at,
             as_published=as_published,
+            bank=bank,
             device=device,
             precision=precision,
             overwrite=overwrite,
@@ -179,19 +186,34 @@ def evaluate(
 
 @app.command()
 def features(
-    image: Annotated[Path, typer.Argument(help="One image.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="A .safetensors file.")],
+    source: Annotated[Path, typer.Argument(help="One image; with --bank also a folder or data set.", metavar="IMAGE")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A .safetensors file for one image.")] = None,
     model: Model = DEFAULT_MODEL,
+    bank: Bank = None,
+    budget_gb: Annotated[float | None, typer.Option(help="Of the bank; the least used beyond it are dropped.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the levels that the denoiser gives for one image."""
+    """Write the levels that the denoiser gives for one image (-o), or keep those of many (--bank). Resumes."""
     from medtextdiff import api
 
     with _one_line_errors():
-        shapes = api.features(image, model=model, out=output, device=device, precision=precision, overwrite=overwrite)
-        _table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
+        where = {"model": model, "device": device, "precision": precision}
+        if output is not None:
+            shapes = api.features(source, out=output, bank=bank, overwrite=overwrite, **where)
+            _table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
+            return
+        report = api.fill_bank(source, bank=bank, budget_gb=budget_gb, progress=_say, **where)
+        _table(["images", "views there", "views made"], [[report.images, report.found, report.made]])
+        if report.dropped:
+            _say(f"{report.dropped} least used entries were dropped: the bank is full; give a larger --budget-gb")
+        for place, reason in report.failures:
+            print(f"failed: {place}: {reason}", file=sys.stderr)
+        if report.unkept:
+            print(f"failed: the levels of {report.unkept} views could not be kept", file=sys.stderr)
+        if report.failures or report.unkept:
+            raise typer.Exit(1)
 
 
 @app.command()

@@ -192,3 +192,55 @@ def test_stain_keeps_each_stain_apart():
     pure = torch.exp(-augment._STAINS[0])[:, None, None].expand(3, 4, 4) * 2 - 1
     restained = augment._restained(pure, 0.0, rng())
     torch.testing.assert_close(restained, pure, atol=1e-5, rtol=0)
+
+
+VARIED = Config(crop=24, scale=(0.6, 1.5), flips=True, rot90=True, stain=0.2, blur=1, noise=0.1, **COLOURS)
+
+
+def test_a_number_of_views_comes_again_bit_for_bit():
+    image, mask = coordinates(), torch.randint(0, 3, (60, 80), generator=rng())
+    settings = VARIED.replace(num_views=3, note_dropout=0.5)
+    notes = ["a upper left", "b lower"]
+    drawn = [settings.build()(image, mask, notes, rng(seed), "case 1") for seed in range(60)]
+    views = {v.image.numpy().tobytes() + v.mask.numpy().tobytes() + v.box.numpy().tobytes() for v in drawn}
+    assert len(views) == 3
+    assert len({v.image.numpy().tobytes() for v in drawn}) == 3
+    for pixels in {v.image.numpy().tobytes() for v in drawn}:  # a view's note is drawn anew, and told in its frame
+        told = {v.note for v in drawn if v.image.numpy().tobytes() == pixels}
+        assert len(told) == 3
+        assert "" in told
+    other = {settings.build()(image, mask, notes, rng(seed), "case 2").image.numpy().tobytes() for seed in range(20)}
+    assert len(other) == 3
+    assert not other & {v.image.numpy().tobytes() for v in drawn}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_such_a_view_agrees_with_its_note(seed):
+    image = coordinates(64, 64)
+    mask = (image[0] > 0).long() + 2 * (image[1] > 0).long()
+    view = Config(flips=True, rot90=True, num_views=20).build()(image, mask, "upper left", rng(seed), "a")
+    place = (view.mask == 0).nonzero().double().mean(0) < 32
+    assert place.tolist() == ["upper" in view.note, "left" in view.note]
+
+
+def test_such_a_view_is_never_turned_where_one_of_the_notes_cannot_follow():
+    settings = Config(rot90=True, num_views=8, note_dropout=0.5)
+    for seed in range(20):
+        view = settings.build()(coordinates(16, 16), None, ["upper", "left lung"], rng(seed), "a")
+        assert torch.equal(view.image, coordinates(16, 16))
+
+
+@pytest.mark.parametrize(
+    ("settings", "repeats"),
+    [
+        (Config(), True),
+        (Config(flips=True, rot90=True, note_dropout=0.3), True),
+        (Config(crop=32), False),
+        (Config(scale=(0.9, 1.1)), False),
+        (Config(stain=0.1), False),
+        (VARIED, False),
+        (VARIED.replace(num_views=4), True),
+    ],
+)
+def test_it_is_known_whether_views_come_again(settings, repeats):
+    assert settings.repeats == repeats

@@ -57,6 +57,14 @@ def test_pairs_hold_both_and_follow_from_the_seed():
     assert (batch.strong - other.strong).abs().max() > 0.05
 
 
+def test_a_weak_view_that_comes_again_brings_its_strong_one():
+    data = consistency.Paired(Crops("l", 5, True), Crops("u", 20, False), repeats=True)
+    sample = data.sample(1, torch.Generator().manual_seed(0))
+    first, second = data.collate([sample]), data.collate([(*sample[:2], 12345)])
+    assert torch.equal(first.strong, second.strong)
+    assert (first.strong - first.weak.images).abs().max() > 0.05
+
+
 def test_strong_view_moves_no_pixel():
     image = -torch.ones(3, 16, 16)
     image[:, 5, 9] = 1

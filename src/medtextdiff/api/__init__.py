@@ -1,5 +1,6 @@
 """The only door to the machinery: what the commands, a server and notebooks call."""
 
+from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.importing import convert_adm, import_published
@@ -10,12 +11,14 @@ from medtextdiff.api.shelf import models
 from medtextdiff.api.training import recipes, show, train
 
 __all__ = [
+    "BankReport",
     "Model",
     "Result",
     "convert_adm",
     "data_check",
     "evaluate",
     "features",
+    "fill_bank",
     "import_published",
     "load",
     "models",

@@ -37,6 +37,7 @@ def evaluate(
     mode: str | None = None,
     at: int | None = None,
     as_published: bool = False,
+    bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     overwrite: bool = False,
@@ -51,6 +52,7 @@ def evaluate(
         notes: "right"; "none"; or "wrong", each image with the next image's differing note.
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
         as_published: also score as the published code does, at 256 px against its grown masks.
+        bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
 
     Returns:
         The foreground's scores as text, with intervals.
@@ -67,8 +69,9 @@ def evaluate(
     records = _records(data, split)
     words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)
-    loaded = load(model, device=device, precision=precision)
-    other = None if against is None else load(against, device=device, precision=precision)
+    place = {"device": device, "precision": precision}
+    loaded = load(model, **place, bank=bank)
+    other = None if against is None else load(against, **place)  # it may be a model without levels
     scorer.check([loaded] if other is None else [loaded, other], records)
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}

@@ -1,7 +1,7 @@
 """A trained segmenter, ready to use: `load(...)`, then `segment`, or `encode` once and `decode` for every note."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from medtextdiff.data.errors import ImageError
 from medtextdiff.evaluation.calibration import confidence
 from medtextdiff.recipes import run_folder, segmentation_run
 from medtextdiff.recipes.segmentation_run import mirror_note
+from medtextdiff.segmentation import feature_bank
 from medtextdiff.segmentation.predict import Mode
 from medtextdiff.segmentation.views import Encoded
 from medtextdiff.training.components import check_components, load_components
@@ -66,6 +67,15 @@ class Model:
         with self._computing():
             probs = use.probabilities(self.segmenter, tensor, note, mirror_note)
         return self._result(probs, started)
+
+    def warm(self, image: Image) -> None:
+        """Encode an image, view by view as `segment` would read it, so that the model's bank keeps the levels.
+
+        Raises:
+            ImageError: as `segment`.
+        """
+        with self._computing():
+            self.run.use.probabilities(_Encoder(self.segmenter), self._tensor(image), "", mirror_note)
 
     def encode(self, image: Image, *, mode: Mode | None = None) -> Encoded:
         """What the image gives, whatever the note: the expensive part. Mirror averaging is left out.
@@ -139,13 +149,33 @@ class Model:
         return Result(mask, found, share, confidence(found), time.perf_counter() - started)
 
 
-def load(name_or_run: str | Path, *, device: str = "auto", precision: str = "auto") -> Model:
+class _Encoder:
+    """Stands where a segmenter does, and only encodes."""
+
+    num_classes = 1
+
+    def __init__(self, segmenter: Any) -> None:
+        self.segmenter = segmenter
+
+    def __call__(self, images: Tensor, notes: Sequence[str], boxes: Tensor | None = None) -> Tensor:
+        self.segmenter.encode(images)
+        return images.new_zeros(len(images), 1, *images.shape[-2:])
+
+
+def load(
+    name_or_run: str | Path,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    bank: str | Path | feature_bank.Config | None = None,
+) -> Model:
     """A shipped model by name, or a run folder, ready to use.
 
     Args:
         name_or_run: `medtextdiff models` lists the names.
         device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
         precision: "float32", "bf16", or "auto": bf16 where the device computes in it.
+        bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
 
     Raises:
         ConfigError: no such model, or settings that cannot be; RunError: a file is missing or was tampered with.
@@ -163,7 +193,17 @@ def load(name_or_run: str | Path, *, device: str = "auto", precision: str = "aut
     denoiser = getattr(segmenter, "denoiser", None)
     if computed_in == "bf16" and denoiser is not None and not any(w.requires_grad for w in denoiser.parameters()):
         denoiser.to(torch.bfloat16)  # autocast would cast frozen weights anew for every image: 2.2 GB for the ADM
+    if bank is not None:
+        _attach(segmenter, bank, str(name_or_run))
     return Model(str(name_or_run), run, segmenter, where, computed_in, _digest(hashes))
+
+
+def _attach(segmenter: Any, bank: str | Path | feature_bank.Config, name: str) -> None:
+    if not hasattr(segmenter, "keep_levels"):
+        raise ConfigError(f"{name} has no denoiser, so it has no levels to keep; leave out the bank")
+    settings = bank if isinstance(bank, feature_bank.Config) else feature_bank.Config(folder=str(bank))
+    segmenter.requires_grad_(False)  # in use nothing is trained, whatever was in training
+    segmenter.keep_levels(settings.build())
 
 
 def as_picture(image: Image) -> Picture:

@@ -62,6 +62,7 @@ def segment_files(
     save_logits: Path | None = None,
     page: bool = False,
     mode: str | None = None,
+    bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     overwrite: bool = False,
@@ -69,6 +70,7 @@ def segment_files(
 ) -> Report:
     """Write `NAME_mask.png` for each image into `out`, and what else is asked for, with `result.json` for all.
 
+    `bank`: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
     A bad file is listed in the report, and the others go on. Where all are bad, nothing is written.
 
     Raises:
@@ -83,7 +85,7 @@ def segment_files(
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
-    loaded = load(model, device=device, precision=precision)
+    loaded = load(model, device=device, precision=precision, bank=bank)
     report, items = Report(), []
     try:
         for path, name, text in zip(paths, names, words, strict=True):
@@ -93,7 +95,7 @@ def segment_files(
                 if save_logits is not None:
                     _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
             except (ValueError, OSError, MemoryError) as error:
-                report.failures.append((str(path), _why(path, error)))
+                report.failures.append((str(path), why(path, error)))
                 continue
             report.results.append(
                 FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
@@ -115,7 +117,14 @@ def _tell(out: Path, model: Model, report: Report, items: list[ResultItem]) -> N
 
 
 def features(
-    image: Path, *, model: str | Path, out: Path, device: str = "auto", precision: str = "auto", overwrite: bool = False
+    image: Path,
+    *,
+    model: str | Path,
+    out: Path,
+    bank: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    overwrite: bool = False,
 ) -> dict[str, tuple[int, ...]]:
     """Write the denoiser's levels of an image as safetensors (`level_0` the coarsest), and give their shapes.
 
@@ -127,7 +136,9 @@ def features(
     if out.suffix != ".safetensors":
         raise ConfigError(f"levels are written as .safetensors, not '{out.suffix}'; name the output so")
     refuse_existing(out, overwrite)
-    levels = load(model, device=device, precision=precision).levels(image)
+    if image.is_dir():
+        raise ConfigError(f"{image} is a folder: its levels fill a bank, --bank DIR without -o; -o takes one image")
+    levels = load(model, device=device, precision=precision, bank=bank).levels(image)
     tensors = {f"level_{k}": level[0].contiguous() for k, level in enumerate(levels)}
     with whole_file(out, overwrite) as file:
         file.write(save(tensors))
@@ -142,8 +153,8 @@ def _segment_one(model: Model, path: Path, note: str, mode: Any) -> tuple[Pictur
     return picture, Result(result.mask, result.probabilities, result.foreground, result.confidence, seconds)
 
 
-def _why(path: Path, error: Exception) -> str:
-    """The reason in one line, without the path that stands before it already."""
+def why(path: Path, error: Exception) -> str:
+    """The reason of a file's failure in one line, without the path that stands before it already."""
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return " ".join(str(error).split()).removeprefix(f"{path} ") or type(error).__name__

@@ -14,8 +14,9 @@ from medtextdiff.training import checkpoint, components, engine, provenance
 from medtextdiff.training.device import is_main_process
 from medtextdiff.training.settings import FREE
 
-# On resuming. Where the data lies may change too: its files are known by their hashes.
-MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root"}
+# On resuming. Where the data lies may change too: its files are known by their hashes. A feature bank is a cache.
+MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root", "bank"}
+MAY_CHANGE |= {f"bank.{name}" for name in ("kind", "folder", "budget_gb", "dtype")}
 
 
 def recipes() -> dict[str, str]:
@@ -50,6 +51,8 @@ def train(
     job = run.job()  # type: ignore[attr-defined]
     _check_ours(run_dir, [run_folder.CONFIG, *(name for name, _ in job.model.named_children())])
     training: engine.Config = run.training  # type: ignore[attr-defined]
+    if job.settle is not None:
+        job.settle(run_dir)
 
     def begin() -> None:
         resumed = checkpoint.latest(run_dir / "checkpoints") is not None

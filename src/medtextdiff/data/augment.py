@@ -1,5 +1,6 @@
 """Other views of an image: crops, flips, turns and colours; the mask, the note and the box go along."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Config(config.Config):
         blur: Gaussian, up to this many pixels. noise: normal, with a deviation up to this share of black to white.
         note_dropout: how often the note is left out, so that one model serves images without notes.
         note_choice: draw among all notes of the image, not always the first.
+        num_views: so many views of each image, which come again and again bit for bit (a feature bank keeps their
+            levels); which note is told, and whether it is left out, stays free. None: endless views.
     """
 
     crop: int | None = Field(default=None, ge=8, le=4096)
@@ -52,6 +55,13 @@ class Config(config.Config):
     noise: float = Amount
     note_dropout: float = Amount
     note_choice: bool = True
+    num_views: int | None = Field(default=None, ge=1)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether views come again: `num_views` is set, or nothing but flips and quarter turns is drawn."""
+        colours = (self.brightness, self.contrast, self.saturation, self.hue, self.stain, self.blur, self.noise)
+        return self.num_views is not None or (self.crop is None and self.scale == (1.0, 1.0) and not any(colours))
 
     @model_validator(mode="after")
     def _check_scale(self) -> "Config":
@@ -88,14 +98,21 @@ class Augmentation:
         mask: Integer[Tensor, "H W"] | None,
         note: str | Sequence[str],
         rng: torch.Generator,
+        name: str = "",
     ) -> View:
         """One view of an image: uint8 in 0..255 or float in [-1, 1], grey (C = 1) or RGB.
 
         Several notes: one is drawn. Where the crop reaches beyond the image, the image is mirrored and the mask is
-        IGNORE.
+        IGNORE. `name` tells images apart: with `num_views`, view v of a name is the same whatever `rng` gives.
         """
         draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
         told = _choose_note(self.settings, note, next(draws), next(draws))
+        turnable = True
+        if self.settings.num_views is not None:
+            rng = _view_generator(name, int(next(draws) * self.settings.num_views))
+            draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
+            # Pixels are the view's and notes the draw's: an image is turned only where each of its notes can follow.
+            turnable = all(rotate_note_90(text) is not None for text in ([note] if isinstance(note, str) else note))
         window = _draw_window(self.settings, image.shape[-2:], next(draws), next(draws), next(draws))
         left_right, top_bottom, turn = (next(draws) < 0.5 for _ in range(3))
         size = (self.settings.crop,) * 2 if self.settings.crop else (image.shape[-2], image.shape[-1])
@@ -106,7 +123,7 @@ class Augmentation:
             result = _mirror(result)
         if self.settings.flips and self.settings.vertical_flips and top_bottom:
             result = _flip(result)
-        if self.settings.rot90 and turn:
+        if self.settings.rot90 and turn and turnable:
             result = _turn(result)
         coloured = _recolour(self.settings, result.image, [next(draws) for _ in range(6)], rng)
         return result._replace(image=coloured, mask=None if result.mask is None else result.mask.contiguous())
@@ -126,6 +143,11 @@ def _choose_note(settings: Config, note: str | Sequence[str], choice: float, kee
     if settings.note_choice:
         return notes[int(choice * len(notes))]
     return notes[0] if isinstance(note, str) or not note else note[0]
+
+
+def _view_generator(name: str, number: int) -> torch.Generator:
+    digest = hashlib.blake2b(f"view {number} of {name}".encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def _draw_window(settings: Config, shape: Sequence[int], zoom: float, down: float, right: float) -> _Window:

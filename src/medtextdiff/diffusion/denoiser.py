@@ -59,6 +59,12 @@ class Denoiser(nn.Module):
         """Each side of an image must be a multiple of this."""
         return self.patch * self._middle.stride
 
+    @property
+    def architecture(self) -> dict[str, Any]:
+        """What decides, beside the weights, what this network computes; not where it was read from."""
+        told = {name: value for name, value in self.unet.config.items() if name != "_name_or_path"}
+        return told | {"patch": self.patch}
+
     def channels(self, taps: Sequence[int]) -> tuple[int, ...]:
         """Channels of the levels at these taps."""
         return tuple(block.channels for block in self._at(taps))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ class Job:
     """Everything `training.engine.fit` needs, and what the run folder records.
 
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
-    `data_hashes` says which files were trained on (id -> SHA-256 of the content).
+    `data_hashes` says which files were trained on (id -> SHA-256 of the content). `settle(run_dir)` is called before
+    the training begins, for what a job keeps in the run folder; it makes nothing there yet.
     """
 
     model: nn.Module
@@ -24,6 +26,7 @@ class Job:
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     after_step: Callable[[nn.Module, int], None] | None = None
     data_hashes: dict[str, str] = field(default_factory=dict)
+    settle: Callable[[Path], None] | None = None
 
 
 class Wrapped(nn.Module):

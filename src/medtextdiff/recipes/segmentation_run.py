@@ -21,9 +21,10 @@ from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes.job import Job
 from medtextdiff.recipes.run_folder import locate
 from medtextdiff.segmentation import consistency as consistency_part
-from medtextdiff.segmentation import losses
+from medtextdiff.segmentation import feature_bank, losses
 from medtextdiff.segmentation import use as use_part
 from medtextdiff.segmentation.models import unet
+from medtextdiff.segmentation.models.fasttextdiff import is_frozen
 from medtextdiff.training import engine
 from medtextdiff.types import Record
 
@@ -96,7 +97,11 @@ class Data(config.Config):
 
 
 class Run(config.Config):
-    """A segmenter's experiment: everything that decides its weights, and how `segment` uses them."""
+    """A segmenter's experiment: everything that decides its weights, and how `segment` uses them.
+
+    bank: where the levels of a frozen denoiser are kept: those of the validation images, and those of the training
+    views where these come again (`augment.Config.repeats`). None: nowhere.
+    """
 
     model: SerializeAsAny[config.Config] = unet.Config()
     data: Data = Data()
@@ -104,6 +109,7 @@ class Run(config.Config):
     consistency: consistency_part.Config | None = None
     training: engine.Config = engine.Config()
     use: use_part.Config = use_part.Config()
+    bank: feature_bank.Config | None = feature_bank.Config()
 
     def build_model(self, run_dir: Path | None = None) -> nn.Module:
         """The segmenter with its pre-trained parts loaded; paths within the run are found under `run_dir`.
@@ -134,11 +140,27 @@ class Run(config.Config):
         after_step: Callable[[nn.Module, int], None] | None = None
         if self.consistency is not None:
             pool = [record for split in self.data.unlabelled_splits for record in self.data.records(split)]
-            data = consistency_part.Paired(data, self._dataset([_without_mask(record) for record in pool]))
+            unlabelled = self._dataset([_without_mask(record) for record in pool])
+            data = consistency_part.Paired(data, unlabelled, repeats=self.data.augmentation.repeats)
             loss = self.consistency.replace(labelled=self.loss).build(model)
             after_step = loss.update_teacher
         hashes = {record.id: content_hash(record.image) for records in labelled for record in records if record.image}
-        return Job(model, loss, data, self._validator(val) if val else None, after_step, hashes)
+        validate = self._validator(val) if val else None
+        return Job(model, loss, data, validate, after_step, hashes, self._keeper(model, loss))
+
+    def _keeper(self, model: Any, loss: Any) -> Callable[[Path], None] | None:
+        """What gives the model its feature bank once the run folder is known; None where the denoiser is trained."""
+        settings, repeats = self.bank, self.data.augmentation.repeats
+        if settings is None or not hasattr(model, "keep_levels") or not is_frozen(model.denoiser):
+            return None
+
+        def settle(run_dir: Path) -> None:
+            bank = locate(settings, run_dir).build()
+            model.keep_levels(bank, training=repeats)
+            if repeats and hasattr(loss, "teacher"):  # it reads training views, in eval mode
+                loss.teacher.keep_levels(bank)
+
+        return settle
 
     def _mixed(self, groups: Sequence[Sequence[Record]]) -> Any:
         parts = [self._dataset(group) for group in groups]

@@ -5,6 +5,7 @@ The teacher is the running average of the student (mean teacher, arXiv 1703.0178
 """
 
 import copy
+import zlib
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -144,12 +145,15 @@ class DataSet(Protocol):
 
 
 class Paired:
-    """A labelled data set with, beside each of its samples, one drawn from an unlabelled set. Same interface."""
+    """A labelled data set with, beside each of its samples, one drawn from an unlabelled set. Same interface.
 
-    def __init__(self, labelled: DataSet, unlabelled: DataSet, strength: float = 0.5) -> None:
+    `repeats`: a weak view has one strong view, the same each time, for weak views that come again (a feature bank).
+    """
+
+    def __init__(self, labelled: DataSet, unlabelled: DataSet, strength: float = 0.5, repeats: bool = False) -> None:
         if len(unlabelled) == 0:
             raise ValueError("the unlabelled data set is empty; name a folder with images, or train without it")
-        self.labelled, self.unlabelled, self.strength = labelled, unlabelled, strength
+        self.labelled, self.unlabelled, self.strength, self.repeats = labelled, unlabelled, strength, repeats
 
     def __len__(self) -> int:
         return len(self.labelled)
@@ -164,9 +168,12 @@ class Paired:
     def collate(self, samples: list[tuple[Any, Any, int]]) -> PairedBatch:
         """Samples as one batch."""
         weak = self.unlabelled.collate([second for _, second, _ in samples])
+        seeds = [seed for _, _, seed in samples]
+        if self.repeats:
+            seeds = [zlib.crc32(image.numpy().tobytes()) for image in weak.images]
         strong = [
             strong_view(image, torch.Generator().manual_seed(seed), self.strength)
-            for image, (_, _, seed) in zip(weak.images, samples, strict=True)
+            for image, seed in zip(weak.images, seeds, strict=True)
         ]
         return PairedBatch(self.labelled.collate([first for first, _, _ in samples]), weak, torch.stack(strong))
 

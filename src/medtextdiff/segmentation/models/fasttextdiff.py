@@ -6,6 +6,7 @@ sizes, and in that notes are masked, may be absent, and know where a crop lies.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medtextdiff import config
+from medtextdiff.config import ConfigError
 from medtextdiff.segmentation import features, padding
+from medtextdiff.segmentation.feature_bank import FeatureBank
 from medtextdiff.segmentation.heads import pyramid
 from medtextdiff.types import Levels, TextFeatures
 
@@ -44,14 +47,42 @@ class FastTextDiff(nn.Module):
         channels, self.strides = self.features.channels(self.denoiser), self.features.strides(self.denoiser)
         text_width = None if self.text is None else self.text.width
         self.head = settings.head.build(channels, self.strides, text_width, settings.num_classes)  # type: ignore[attr-defined]
+        self._bank: FeatureBank | None = None
+        self._bank_in_training = True
+        self._ask = _ask
+
+    def keep_levels(self, bank: FeatureBank | None, training: bool = True) -> None:
+        """From now on `encode` takes levels from this bank, or (None) from the denoiser again.
+
+        `training` False: in eval mode only, where the views of training are endless and none comes again.
+
+        Raises:
+            ConfigError: a denoiser that is trained: its levels change with every step.
+        """
+        if bank is not None and not is_frozen(self.denoiser):
+            raise ConfigError(
+                "a denoiser that is trained has no levels to keep; freeze it (model.denoiser.trainable=false), or "
+                "leave out the feature bank"
+            )
+        self._bank, self._bank_in_training = bank, training
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """As `nn.Module.compile`; what reads files stays outside the compiled graphs."""
+        super().compile(*args, **kwargs)
+        self._ask = torch.compiler.disable(_ask)
 
     def train(self, mode: bool = True) -> "FastTextDiff":
         """Training mode for what is trained; a frozen denoiser or text encoder stays as it is used."""
         super().train(mode)
         for child in (self.denoiser, self.text):
-            if isinstance(child, nn.Module) and _is_frozen(child):
+            if isinstance(child, nn.Module) and is_frozen(child):
                 child.eval()
         return self
+
+    @property
+    def bank(self) -> FeatureBank | None:
+        """Where levels are kept; None: nowhere."""
+        return self._bank
 
     def forward(
         self,
@@ -64,7 +95,10 @@ class FastTextDiff(nn.Module):
 
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Levels:
         """The levels of the images, padded to a multiple the denoiser takes: once per image, for any note."""
-        return self.features(self.denoiser, padding.to_multiple(images, self.denoiser.multiple))
+        padded = padding.to_multiple(images, self.denoiser.multiple)
+        if self._bank is not None and (self._bank_in_training or not self.training) and not self._graph_wanted(images):
+            return self._ask(self._bank, self.features, self.denoiser, padded)
+        return self.features(self.denoiser, padded)
 
     def decode(
         self,
@@ -91,15 +125,23 @@ class FastTextDiff(nn.Module):
         logits = self.head(levels, self._read(notes), boxes, padded)
         return logits[..., : size[0], : size[1]]
 
+    def _graph_wanted(self, images: Tensor) -> bool:
+        return torch.is_grad_enabled() and (images.requires_grad or not is_frozen(self.denoiser))
+
     def _read(self, notes: Sequence[str]) -> TextFeatures | None:
         if self.text is None:
             return None
         unique = list(dict.fromkeys(notes))  # tiles of one image share their note
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not _is_frozen(self.text)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_frozen(self.text)):
             text = self.text(unique)
         rows = torch.tensor([unique.index(note) for note in notes], device=text.tokens.device)
         return TextFeatures(tokens=text.tokens[rows], mask=text.mask[rows], pooled=text.pooled[rows])
 
 
-def _is_frozen(module: nn.Module) -> bool:
+def _ask(bank: FeatureBank, extractor: features.Features, denoiser: nn.Module, images: Tensor) -> Levels:
+    return bank.levels(extractor, denoiser, images)
+
+
+def is_frozen(module: nn.Module) -> bool:
+    """Whether none of its weights is trained."""
     return not any(weight.requires_grad for weight in module.parameters())
