@@ -233,7 +233,8 @@ def pack(
 @app.command()
 def bench(
     what: Annotated[
-        list[str] | None, typer.Option(help="A part: backbone, head, prediction, ours, notes, shipped, start, scaling.")
+        list[str] | None,
+        typer.Option(help="A part: backbone, head, prediction, epoch, ours, notes, bank, shipped, start or scaling."),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json or .md file to write as well.")] = None,
     runs: Annotated[int, typer.Option(help="Medians are over so many runs.")] = 3,

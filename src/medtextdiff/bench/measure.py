@@ -78,6 +78,19 @@ def side_by_side(ways: Sequence[Way], runs: int, device: torch.device, *, warm: 
     return rows
 
 
+def once(ways: Sequence[Way], device: torch.device) -> list[Row]:
+    """Time and memory of long work that each way does a single time, one after the other; arithmetic is not counted."""
+    rows: list[Row] = []
+    for way in ways:
+        start = time.perf_counter()
+        memory = _peak_mb(way.run, device)
+        _wait(device)
+        seconds = time.perf_counter() - start
+        faster = (rows[0].seconds if rows else seconds) / seconds
+        rows.append(Row(way.name, seconds, 1, memory, None, None, way.precision, faster))
+    return rows
+
+
 def relative_error(found: Any, expected: Any) -> float:
     """The largest difference over the largest expected value; lists of tensors: the worst of them."""
     pairs = zip(found, expected, strict=True) if isinstance(expected, list | tuple) else [(found, expected)]

@@ -15,8 +15,12 @@ from torch import Tensor
 
 from medtextdiff import api
 from medtextdiff.bench import published_path
-from medtextdiff.bench.measure import Row, Way, relative_error, side_by_side
+from medtextdiff.bench.measure import Row, Way, once, relative_error, side_by_side
 from medtextdiff.bench.models import Bed
+from medtextdiff.diffusion import denoiser as denoiser_part
+from medtextdiff.recipes import run_folder
+from medtextdiff.segmentation import feature_bank, features
+from medtextdiff.segmentation.heads import pyramid
 from medtextdiff.text.encoders import huggingface
 
 Table = list[Row]
@@ -100,6 +104,62 @@ def prediction(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
         Way(f"ours, after editing the note, {_name(bed)}", edited, _name(bed)),
     ]
     return side_by_side(ways, runs, bed.device, warm=False), {f"logits from the image, {_name(bed)}": error}
+
+
+def epoch(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
+    """What one image costs in an epoch of training the published head (MoNuSeg's settings), its levels banked."""
+    extract, module = bed.features("monuseg"), bed.head("monuseg")
+    with tempfile.TemporaryDirectory() as folder:
+        bank = feature_bank.Config(folder=folder, budget_gb=1.0).build()
+
+        def published() -> None:
+            levels = published_path.levels(extract, bed.denoiser, bed.images)
+            _backward(lambda: published_path.head(module, levels, bed.text.tokens, bed.size), module)()
+
+        def banked() -> None:
+            with _precision(bed):
+                levels = bank.levels(extract, bed.fast_denoiser, _last(bed.images))
+            _backward(_run(bed, module, levels), module)()
+
+        banked()  # fills it
+        ways = [Way("published path", published), Way(f"ours, banked, {_name(bed)}", banked, _name(bed))]
+        return side_by_side(ways, runs, bed.device, warm=False), {}
+
+
+def bank(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
+    """Many images banked with the denoiser that ships, and a head trained on all of them once: mind the memory."""
+    denoiser = denoiser_part.Config(path=str(run_folder.PRETRAINED / "ddpm-small" / "denoiser")).build()
+    denoiser = denoiser.to(bed.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    extract = features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none").build()
+    head = pyramid.Config(width=64).build(extract.channels(denoiser), extract.strides(denoiser), None, 2)
+    head = head.to(bed.device)
+
+    def picture(number: int) -> Tensor:
+        return torch.rand(1, 3, bed.side, bed.side, generator=torch.Generator().manual_seed(number)) * 2 - 1
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = feature_bank.Config(folder=folder).build()
+
+        def levels(number: int) -> Any:
+            with _precision(bed):
+                return kept.levels(extract, denoiser, _last(picture(number).to(bed.device)))
+
+        def fill() -> None:
+            for number in range(num):
+                levels(number)
+
+        def train() -> None:
+            for number in range(num):
+                found = levels(number)
+
+                def logits(found: Any = found) -> Tensor:
+                    with _precision(bed):
+                        return head(found, None, bed.box, bed.size)
+
+                _backward(logits, head)()
+
+        ways = [Way(f"{num} images banked", fill), Way(f"one epoch on {num} banked images", train, _name(bed))]
+        return once(ways, bed.device), {}
 
 
 def ours(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
@@ -199,7 +259,7 @@ def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 
 PARTS: dict[str, Callable[[Bed, int], tuple[Table, dict[str, float]]]] = {
-    part.__name__: part for part in (backbone, head, prediction, ours, notes, shipped, start, scaling)
+    part.__name__: part for part in (backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling)
 }
 
 

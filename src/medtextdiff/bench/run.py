@@ -29,7 +29,7 @@ def bench(
     """Measure parts; none named means all. Gives each part's table as text, header first.
 
     Args:
-        what: names of parts: backbone, head, prediction, ours, notes, shipped, start, scaling.
+        what: names of parts; `PARTS` has them all.
         out: a .json or .md file to write as well; it also names the machine and the errors against float32.
         runs: medians are over so many runs of each way.
         small: an eighth of the ADM's width, to try things out; figures of it say nothing about the full size.
