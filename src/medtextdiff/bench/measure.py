@@ -48,22 +48,19 @@ class Row:
         return asdict(self)
 
 
-def side_by_side(ways: Sequence[Way], runs: int, device: torch.device, *, warm: bool = True) -> list[Row]:
+def side_by_side(ways: Sequence[Way], runs: int, device: torch.device) -> list[Row]:
     """Measure each way `runs` times, in turn, so that what disturbs the machine disturbs all.
+
+    A run before that tells memory and arithmetic, and warms up what wants warming.
 
     Args:
         ways: the first is what the others are compared with.
-        runs: how often each counts; the median is told. Arithmetic and memory come from one more run each.
+        runs: how often each counts; the median is told.
         device: where it computes.
-        warm: False leaves out the run that does not count, for ways of many seconds.
     """
     if runs < 1 or not ways:
         raise ValueError(f"give at least one way and one run, got {len(ways)} and {runs}")
-    memory = {way.name: _peak_mb(way.run, device) for way in ways}
-    flops = {way.name: _count(way.run) for way in ways}
-    if warm:
-        for way in ways:
-            way.run()
+    first = {way.name: _first_run(way.run, device) for way in ways}
     times: dict[str, list[float]] = {way.name: [] for way in ways}
     for _ in range(runs):
         for way in ways:
@@ -71,10 +68,10 @@ def side_by_side(ways: Sequence[Way], runs: int, device: torch.device, *, warm: 
     base = statistics.median(times[ways[0].name])
     rows = []
     for way in ways:
-        seconds, flop = statistics.median(times[way.name]), flops[way.name]
+        seconds, (memory, flop) = statistics.median(times[way.name]), first[way.name]
         share = flop / seconds / peak_flops(device, way.precision) if flop else None
         gflop = flop / 1e9 if flop else None
-        rows.append(Row(way.name, seconds, runs, memory[way.name], gflop, share, way.precision, base / seconds))
+        rows.append(Row(way.name, seconds, runs, memory, gflop, share, way.precision, base / seconds))
     return rows
 
 
@@ -143,12 +140,12 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _count(run: Callable[[], Any]) -> int:
+def _first_run(run: Callable[[], Any], device: torch.device) -> tuple[float | None, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
+        peak = _peak_mb(run, device)
+    return peak, int(counter.get_total_flops())
 
 
 def _peak_mb(run: Callable[[], Any], device: torch.device) -> float | None:

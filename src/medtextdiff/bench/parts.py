@@ -52,7 +52,7 @@ def backbone(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
             Way(f"{name}: ours, float32", exact),
             Way(f"{name}: ours, {_name(bed)}", fast, _name(bed)),
         ]
-        rows += side_by_side(ways, runs, bed.device, warm=False)
+        rows += side_by_side(ways, runs, bed.device)
     return rows, errors
 
 
@@ -73,7 +73,7 @@ def head(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
                 Way(f"{name} {what}: ours, float32", wrap(ours, module)),
                 Way(f"{name} {what}: ours, {_name(bed)}", wrap(fast, module), _name(bed)),
             ]
-            rows += side_by_side(ways, runs, bed.device, warm=False)
+            rows += side_by_side(ways, runs, bed.device)
     return rows, errors
 
 
@@ -103,7 +103,7 @@ def prediction(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
         Way(f"ours, from the image, {_name(bed)}", fast, _name(bed)),
         Way(f"ours, after editing the note, {_name(bed)}", edited, _name(bed)),
     ]
-    return side_by_side(ways, runs, bed.device, warm=False), {f"logits from the image, {_name(bed)}": error}
+    return side_by_side(ways, runs, bed.device), {f"logits from the image, {_name(bed)}": error}
 
 
 def epoch(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
@@ -123,7 +123,7 @@ def epoch(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
         banked()  # fills it
         ways = [Way("published path", published), Way(f"ours, banked, {_name(bed)}", banked, _name(bed))]
-        return side_by_side(ways, runs, bed.device, warm=False), {}
+        return side_by_side(ways, runs, bed.device), {}
 
 
 def bank(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
@@ -201,7 +201,7 @@ def notes(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]
             encoder(list(dict.fromkeys(told)))
 
     ways = [Way("padded batches", padded), Way("ours, 256 notes a call", by_length), Way("ours, one call", once)]
-    return side_by_side(ways, runs, bed.device, warm=False), {}
+    return side_by_side(ways, runs, bed.device), {}
 
 
 def shipped(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
