@@ -22,9 +22,10 @@ convert_app = typer.Typer(help="Turn other projects' checkpoints into our folder
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name or a run folder.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run folder or an export.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
+Runtime = Annotated[str, typer.Option(help="auto, torch, onnx or openvino; auto is torch, or that of an export.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
@@ -49,6 +50,7 @@ def segment(
     mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images, each from its note: masks at the images' own size."""
@@ -68,6 +70,7 @@ def segment(
             mode=mode,
             device=device,
             precision=precision,
+            runtime=runtime,
             overwrite=overwrite,
             progress=_say,
         )
@@ -206,6 +209,20 @@ def pack(
     with _one_line_errors():
         sizes = api.pack(run, out=output, dtype=dtype)
         _table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder or a shipped model.", metavar="RUN|NAME")],
+    to: Annotated[str, typer.Option(help="onnx or openvino.")],
+    output: Output,
+) -> None:
+    """Write a segmenter as graphs for another runtime, checked against torch; `segment --model` takes the folder."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        errors = api.export(model, to=to, out=output, progress=_say)
+        _table(["graph", "largest error"], [[name, f"{error:.1e}"] for name, error in errors.items()])
 
 
 @data_app.command("check")

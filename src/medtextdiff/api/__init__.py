@@ -2,6 +2,7 @@
 
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
+from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
@@ -15,6 +16,7 @@ __all__ = [
     "convert_adm",
     "data_check",
     "evaluate",
+    "export",
     "features",
     "import_published",
     "load",

@@ -64,6 +64,7 @@ def segment_files(
     mode: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     overwrite: bool = False,
     progress: Say = lambda line: None,
 ) -> Report:
@@ -83,7 +84,7 @@ def segment_files(
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
-    loaded = load(model, device=device, precision=precision)
+    loaded = load(model, device=device, precision=precision, runtime=runtime, progress=progress)
     report, items = Report(), []
     for path, name, text in zip(paths, names, words, strict=True):
         try:
@@ -189,7 +190,8 @@ def _summary(model: Model, report: Report) -> dict[str, Any]:
         for line in report.results
     ]
     failures = [{"image": place, "why": why} for place, why in report.failures]
-    about = {"model": model.name, "sha256": model.sha256, "device": str(model.device), "precision": model.precision}
+    about = {"model": model.name, "sha256": model.sha256, "device": str(model.device)}
+    about |= {"precision": model.precision, "runtime": model.runtime}
     return about | {"results": results, "failures": failures}
 
 
