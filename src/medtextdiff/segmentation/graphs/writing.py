@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from medtextdiff.segmentation.models.fasttextdiff import FastTextDiff
 from medtextdiff.text import graph as text_graph
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """What a part of `segmentation.runtimes` builds."""
 
