@@ -45,17 +45,17 @@ def write_graphs(
         ConfigError, TextError: a segmenter that cannot be exported, or a graph that departs from torch.
     """
     segmenter = _plain(segmenter)
-    graphs, checks = graphs_of(segmenter), []
+    multiple, graphs = multiple_of(segmenter), graphs_of(segmenter)
+    text: Any = getattr(segmenter, "text", None)
+    limit = None if text is None else text_graph.Config.of(text).limit
+    checks: list[Check] = []
     for graph in graphs:
         progress(f"exporting the graph '{graph.name}'")
         runtime.write(graph, folder)
         session = runtime.open(folder, graph.name)
-        limit = None if getattr(segmenter, "text", None) is None else text_graph.Config.of(segmenter.text).limit  # type: ignore[arg-type]
-        multiple = multiple_of(segmenter)
         found = [check(graph, session, case, multiple) for case in cases(multiple, limit)]
         progress(f"'{graph.name}' departs from torch by at most {max(one.error for one in found):.1e}")
         checks += found
-    text: Any = getattr(segmenter, "text", None)
     if text is not None:
         text.tokenizer.save_pretrained(folder / TOKENIZER)
     return tuple(graph.name for graph in graphs), tuple(checks)
@@ -63,7 +63,7 @@ def write_graphs(
 
 def describe(segmenter: Any, graphs: Sequence[str], checks: Sequence[Check], **about: Any) -> Config:
     """The description of `segmenter`'s graphs; `about` are the fields that say where they come from."""
-    shared = {"graphs": tuple(graphs), "checks": tuple(checks), "multiple": multiple_of(segmenter)}
+    shared: dict[str, Any] = {"graphs": tuple(graphs), "checks": tuple(checks), "multiple": multiple_of(segmenter)}
     if isinstance(segmenter, FastTextDiff):
         text = None if segmenter.text is None else text_graph.Config.of(segmenter.text)
         shared |= {"strides": segmenter.strides, "features": segmenter.features.settings, "text": text}
