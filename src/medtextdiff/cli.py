@@ -22,12 +22,13 @@ convert_app = typer.Typer(help="Turn other projects' checkpoints into our folder
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name or a run folder.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run folder or an export.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
 Bank = Annotated[
     Path | None, typer.Option("--bank", help="A folder that keeps the denoiser's levels: no image is encoded twice.")
 ]
+Runtime = Annotated[str, typer.Option(help="auto, torch, onnx or openvino; auto is torch, or that of an export.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
@@ -53,6 +54,7 @@ def segment(
     bank: Bank = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    runtime: Runtime = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Segment images, each from its note: masks at the images' own size."""
@@ -73,6 +75,7 @@ def segment(
             bank=bank,
             device=device,
             precision=precision,
+            runtime=runtime,
             overwrite=overwrite,
             progress=_say,
         )
@@ -157,6 +160,10 @@ def evaluate(
         bool, typer.Option("--as-published", help="Also score as the published code does.")
     ] = False,
     bank: Bank = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Use the model otherwise: use.tile=512, use.flips=true. Repeatable."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -175,6 +182,7 @@ def evaluate(
             mode=mode,
             at=at,
             as_published=as_published,
+            settings=settings or [],
             bank=bank,
             device=device,
             precision=precision,
@@ -252,6 +260,20 @@ def bench(
         for name, (header, *rows) in tables.items():
             print(f"\n{name}")
             _table(header, rows)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A run folder or a shipped model.", metavar="RUN|NAME")],
+    to: Annotated[str, typer.Option(help="onnx or openvino.")],
+    output: Output,
+) -> None:
+    """Write a segmenter as graphs for another runtime, checked against torch; `segment --model` takes the folder."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        errors = api.export(model, to=to, out=output, progress=_say)
+        _table(["graph", "largest error"], [[name, f"{error:.1e}"] for name, error in errors.items()])
 
 
 @data_app.command("check")

@@ -15,6 +15,7 @@ COMMANDS = (
     "show",
     "models",
     "evaluate",
+    "export",
     "features",
     "data",
     "convert",

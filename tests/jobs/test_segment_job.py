@@ -153,3 +153,14 @@ def test_what_was_done_is_told_when_a_person_stops_it(
     assert [Path(line["image"]).name for line in json.loads((out / "result.json").read_text())["results"]] == done
     assert len(list(out.glob("*_mask.png"))) == 2
     assert (out / "result.html").exists()
+
+
+def test_a_model_is_evaluated_as_it_would_be_used_otherwise(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    words = ["evaluate", run_dir, "--data", data_dir, "--set", "use.tile=32", "--set", "use.flips=true"]
+    result = call(*words, "-o", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    command = json.loads((tmp_path / "report" / "report.json").read_text())["meta"]["command"]
+    assert "--set use.tile=32 --set use.flips=true" in command
+    refused = call("evaluate", run_dir, "--data", data_dir, "--set", "training.seed=1", "-o", tmp_path / "other")
+    assert refused.exit_code == 2
+    assert "only settings of use.*" in refused.stderr

@@ -3,6 +3,7 @@
 from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
+from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
@@ -17,6 +18,7 @@ __all__ = [
     "convert_adm",
     "data_check",
     "evaluate",
+    "export",
     "features",
     "fill_bank",
     "import_published",

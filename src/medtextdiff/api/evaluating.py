@@ -10,7 +10,7 @@ import torch
 
 from medtextdiff import __version__
 from medtextdiff.api.model import Model, as_picture, load
-from medtextdiff.config import ConfigError
+from medtextdiff.config import ConfigError, override
 from medtextdiff.data import images, transforms
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.dataset import read_labels
@@ -37,6 +37,7 @@ def evaluate(
     mode: str | None = None,
     at: int | None = None,
     as_published: bool = False,
+    settings: Sequence[str] = (),
     bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -52,6 +53,7 @@ def evaluate(
         notes: "right"; "none"; or "wrong", each image with the next image's differing note.
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
         as_published: also score as the published code does, at 256 px against its grown masks.
+        settings: how the models are used, e.g. "use.tile=512" or "use.flips=true", instead of how they were validated.
         bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
 
     Returns:
@@ -69,14 +71,16 @@ def evaluate(
     records = _records(data, split)
     words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)
-    place = {"device": device, "precision": precision}
-    loaded = load(model, **place, bank=bank)
-    other = None if against is None else load(against, **place)  # it may be a model without levels
+    loaded = _used(load(model, device=device, precision=precision, bank=bank), settings)
+    other = None
+    if against is not None:  # maybe one without levels, so without the bank
+        other = _used(load(against, device=device, precision=precision), settings)
     scorer.check([loaded] if other is None else [loaded, other], records)
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}
     summary = summarise(rows)
     options = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at, "as-published": as_published}
+    options |= {"set": list(settings)}
     write_report(
         Path(out),
         title=f"{loaded.name} on {Path(data).name} ({split})",
@@ -90,6 +94,15 @@ def evaluate(
     )
     progress(f"wrote {Path(out) / 'report.html'}")
     return _as_text(summary) | {"images": str(len(rows))}
+
+
+def _used(model: Model, settings: Sequence[str]) -> Model:
+    """The model, used otherwise."""
+    for setting in settings:
+        if not setting.startswith("use."):
+            raise ConfigError(f"'{setting}' would be another model; evaluation takes only settings of use.*")
+    model.run = override(model.run, settings)
+    return model
 
 
 class _Scorer:
@@ -203,7 +216,9 @@ def _command(words: Sequence[str], options: Mapping[str, Any]) -> str:
     """The command that gives this report. The process's own may be a server's, with who knows what in it."""
     words = ["medtextdiff", "evaluate", *words]
     for name, value in options.items():
-        if value is not None and value is not False:
+        if isinstance(value, list):
+            words += [word for item in value for word in (f"--{name}", item)]
+        elif value is not None and value is not False:
             words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return shlex.join(words)
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from medtextdiff.api.exports import refuse_export
 from medtextdiff.api.shelf import CARD
 from medtextdiff.config import ConfigError
 from medtextdiff.data.atomic import check_place
@@ -34,6 +35,7 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[st
         raise ConfigError(f"{target} exists; give another folder with -o")
     check_place(target)
     run_folder.read_config(source)
+    refuse_export(source)
     names = list(components.check_components(source))
     with disk.whole_folder(target) as folder:
         for name in names:

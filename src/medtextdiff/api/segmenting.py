@@ -65,6 +65,7 @@ def segment_files(
     bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
+    runtime: str = "auto",
     overwrite: bool = False,
     progress: Say = lambda line: None,
 ) -> Report:
@@ -85,7 +86,7 @@ def segment_files(
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
-    loaded = load(model, device=device, precision=precision, bank=bank)
+    loaded = load(model, device=device, precision=precision, bank=bank, runtime=runtime, progress=progress)
     report, items = Report(), []
     try:
         for path, name, text in zip(paths, names, words, strict=True):
@@ -207,7 +208,8 @@ def _summary(model: Model, report: Report) -> dict[str, Any]:
         for line in report.results
     ]
     failures = [{"image": place, "why": why} for place, why in report.failures]
-    about = {"model": model.name, "sha256": model.sha256, "device": str(model.device), "precision": model.precision}
+    about = {"model": model.name, "sha256": model.sha256, "device": str(model.device)}
+    about |= {"precision": model.precision, "runtime": model.runtime}
     return about | {"results": results, "failures": failures}
 
 

@@ -45,8 +45,9 @@ def backbone(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
             with torch.no_grad(), _precision(bed):
                 return extract(bed.fast_denoiser, _last(bed.images))
 
-        errors[f"levels {name}, ours float32"] = relative_error(exact(), published())
-        errors[f"levels {name}, ours {_name(bed)}"] = relative_error(fast(), published())
+        expected = published()
+        errors[f"levels {name}, ours float32"] = relative_error(exact(), expected)
+        errors[f"levels {name}, ours {_name(bed)}"] = relative_error(fast(), expected)
         ways = [
             Way(f"{name}: published path", published),
             Way(f"{name}: ours, float32", exact),

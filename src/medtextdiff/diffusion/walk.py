@@ -52,7 +52,8 @@ def describe(unet: Any) -> tuple[Block, list[Block]]:
 
 def embed(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     """The time embedding, Float[B E], in the network's own precision."""
-    return unet.time_embedding(unet.time_proj(t.expand(len(x))).to(dtype=unet.dtype))
+    # shape[0] and not len(), which would freeze the batch size of a traced graph
+    return unet.time_embedding(unet.time_proj(t.expand(x.shape[0])).to(dtype=unet.dtype))
 
 
 def encode(unet: Any, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -89,7 +90,7 @@ def finish(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     """From the last decoder block's output to the prediction."""
     x = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
     if unet.config.time_embedding_type == "fourier":
-        x = x / t.expand(len(x)).reshape(-1, 1, 1, 1)
+        x = x / t.expand(x.shape[0]).reshape(-1, 1, 1, 1)
     return x
 
 

@@ -108,34 +108,45 @@ class Features:
         """Image pixels per grid cell of each level."""
         return tuple(denoiser.strides(self.settings.taps))
 
-    def __call__(self, denoiser: Backbone, images: Float[Tensor, "B 3 H W"]) -> Levels:
+    def __call__(
+        self, denoiser: Backbone, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 3 H W"] | None = None
+    ) -> Levels:
         """One Float[B T*C_k h_k w_k] per tap; sides of `images` must be multiples of `denoiser.multiple`.
 
         Levels of a frozen denoiser carry no graph. The shared noise of a size other than 256 x 256 is drawn anew
-        at that size from the same seed: it is fixed too, but no part of the 256 x 256 one.
+        at that size from the same seed: it is fixed too, but no part of the 256 x 256 one. An exported graph, which
+        cannot draw it, is given what `noise` gives for the same images.
         """
         settings = self.settings
-        if settings.channel_order == "bgr":
-            images = images.flip(1)
+        images = self._ordered(images)
         frozen = not any(weight.requires_grad for weight in denoiser.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            x, t = self.noised(images)
+            x, t = self.noised(images, noise)
             maps = denoiser.levels(x, t, settings.taps)
             if not torch.is_autocast_enabled(images.device.type):
                 maps = [level.to(images.dtype) for level in maps]  # a half-precision denoiser, a float32 head
-            levels = [self._by_image(level, len(images)) for level in maps]
+            levels = [self._by_image(level, images.shape[0]) for level in maps]
         if settings.image:
             pixels = F.pixel_unshuffle(images, self.strides(denoiser)[-1])
             levels[-1] = torch.cat([levels[-1], pixels.to(levels[-1].dtype)], dim=1)
         return levels
 
-    def noised(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "N 3 H W"], Int[Tensor, " N"]]:
+    def noise(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+        """The noise that `images` get, in the denoiser's order of channels."""
+        return self._noise(self._ordered(images))
+
+    def noised(
+        self, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 3 H W"] | None = None
+    ) -> tuple[Float[Tensor, "N 3 H W"], Int[Tensor, " N"]]:
         """Every image at every timestep, N = B * T with an image's timesteps beside each other."""
         steps = torch.tensor(self.settings.timesteps, device=images.device)
         x = images.repeat_interleave(len(steps), dim=0)
-        noise = self._noise(images).repeat_interleave(len(steps), dim=0)
-        t = steps.repeat(len(images))
+        noise = (self._noise(images) if noise is None else noise).repeat_interleave(len(steps), dim=0)
+        t = steps.repeat(images.shape[0])
         return self._objective.add_noise(x, noise, t), t
+
+    def _ordered(self, images: Tensor) -> Tensor:
+        return images.flip(1) if self.settings.channel_order == "bgr" else images
 
     def _noise(self, images: Tensor) -> Tensor:
         settings, shape = self.settings, tuple(images.shape[1:])

@@ -29,7 +29,7 @@ def load_pretrained(path: str) -> tuple[Any, Any]:
     try:
         with quiet():
             model, info = _load_model(source)
-            tokenizer = _load_tokenizer(source)
+            tokenizer = load_tokenizer(source)
     except TextError:
         raise
     except Exception as error:  # transformers, safetensors and pickle raise almost anything at a damaged file
@@ -130,7 +130,8 @@ def _load_model(source: Path | str) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def _load_tokenizer(source: Path | str) -> Any:
+def load_tokenizer(source: Path | str) -> Any:
+    """The tokenizer of a folder or hub id; raises what transformers raises."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(source, local_files_only=isinstance(source, Path), trust_remote_code=False)

@@ -77,6 +77,11 @@ class NoteEncoder(nn.Module):
         """What did not fit, over all calls so far; the same note counts once."""
         return Cuts(len(self._lost), sum(self._lost.values()))
 
+    @property
+    def reads_notes_alone(self) -> bool:
+        """Whether notes share no batch; see `exact` above."""
+        return self._exact
+
     def report(self) -> dict[str, int]:
         """The cuts, for a run's report: `max_tokens`, `notes_cut`, `tokens_lost`."""
         return {"max_tokens": self.limit, "notes_cut": self.cuts.notes, "tokens_lost": self.cuts.tokens}

@@ -56,14 +56,15 @@ class PublishedCrossBlock(nn.Module):
     ) -> Float[Tensor, "B C h w"]:
         """The block on a level; `pooled` and `positions` are not read."""
         x = level.flatten(2).transpose(1, 2)  # (B, N, C)
-        if torch.is_grad_enabled() or x.shape[1] <= _CHUNK:
-            fused = self.attend(x, tokens, mask)
-        else:  # positions do not meet: a few at a time take little memory and stay in the processor's cache
-            chunks = x.split(_CHUNK, dim=1)
-            first = self.attend(chunks[0], tokens, mask)
-            fused = first.new_empty(x.shape, dtype=_convolution_dtype(first))
+        # Positions do not meet: a few at a time stay in the processor's cache, and take little memory.
+        chunks = x.split(_CHUNK, dim=1)
+        dtype = _convolution_dtype(x)
+        if torch.is_grad_enabled():
+            fused = torch.cat([self.attend(chunk, tokens, mask).to(dtype) for chunk in chunks], dim=1)
+        else:
+            fused = x.new_empty(x.shape, dtype=dtype)
             for k, chunk in enumerate(chunks):
-                fused[:, k * _CHUNK : (k + 1) * _CHUNK] = first if k == 0 else self.attend(chunk, tokens, mask)
+                fused[:, k * _CHUNK : (k + 1) * _CHUNK] = self.attend(chunk, tokens, mask)
         return fused.transpose(1, 2).unflatten(2, level.shape[2:])
 
 

@@ -1,0 +1,1 @@
+"""What runs exported graphs: interchangeable parts, one file each."""
