@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import detect
 from medtextdiff.evaluation.report import Example, check_free, read_curves, write_report
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
+from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
 from medtextdiff.types import Record
 
@@ -79,8 +80,8 @@ def evaluate(
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}
     summary = summarise(rows)
-    options = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at, "as-published": as_published}
-    options |= {"set": list(settings)}
+    options: dict[str, Any] = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at}
+    options |= {"as-published": as_published, "set": list(settings)}
     write_report(
         Path(out),
         title=f"{loaded.name} on {Path(data).name} ({split})",
@@ -101,7 +102,7 @@ def _used(model: Model, settings: Sequence[str]) -> Model:
     for setting in settings:
         if not setting.startswith("use."):
             raise ConfigError(f"'{setting}' would be another model; evaluation takes only settings of use.*")
-    model.run = override(model.run, settings)
+    model.run = cast(segmentation_run.Run, override(model.run, settings))
     return model
 
 
