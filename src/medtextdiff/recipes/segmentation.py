@@ -20,6 +20,7 @@ _NATIVE = augment.Config(
     contrast=0.25,
     saturation=0.3,
     hue=0.04,
+    stain=0.25,
     note_dropout=0.3,
 )
 _BUDGET = engine.Config(
@@ -51,7 +52,7 @@ def fasttextdiff_monuseg() -> Run:
         ),
         data=Data(augmentation=_NATIVE),
         training=_BUDGET.replace(lr_scale={"denoiser": 0.5}),
-        use=use.Config(mode="tiles", tile=256, overlap=0.25),
+        use=use.Config(mode="tiles", tile=512, overlap=0.25),
     )
 
 
@@ -63,8 +64,12 @@ def nuclei_small() -> Run:
     Figures, time and licences: its MODEL_CARD.md.
     """
     run = fasttextdiff_monuseg()
-    wide = run.data.augmentation.replace(scale=(0.6, 1.8))
-    return run.replace(data=run.data.replace(augmentation=wide), training=run.training.replace(max_steps=800))
+    wide = run.data.augmentation.replace(scale=(0.6, 1.8), stain=0.0)
+    return run.replace(
+        data=run.data.replace(augmentation=wide),
+        training=run.training.replace(max_steps=800),
+        use=run.use.replace(tile=256),
+    )
 
 
 def unet_nuclei() -> Run:
