@@ -38,6 +38,9 @@ class Config(config.Config):
 class FastTextDiff(nn.Module):
     """See `Config`. Children: `denoiser`, `text` (None without), `head`; the learned absent note lives in the head."""
 
+    _bank: FeatureBank | None = None
+    _bank_in_training = True
+
     def __init__(self, settings: Config) -> None:
         super().__init__()
         self.num_classes = settings.num_classes
@@ -47,8 +50,6 @@ class FastTextDiff(nn.Module):
         channels, self.strides = self.features.channels(self.denoiser), self.features.strides(self.denoiser)
         text_width = None if self.text is None else self.text.width
         self.head = settings.head.build(channels, self.strides, text_width, settings.num_classes)  # type: ignore[attr-defined]
-        self._bank: FeatureBank | None = None
-        self._bank_in_training = True
         self._ask = _ask
 
     def keep_levels(self, bank: FeatureBank | None, training: bool = True) -> None:
