@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import torch
@@ -39,7 +40,7 @@ def write_onnx(graph: Graph, folder: Path) -> Path:
     return target
 
 
-def _sides(graph: Graph) -> object:
+def _sides(graph: Graph) -> tuple[Any, ...]:
     """The sides in the form of the module's signature: one tuple where it takes any number of tensors."""
     sides = tuple(graph.sides[name] for name in graph.sides)
     return (sides,) if graph.name == "decode" else sides
