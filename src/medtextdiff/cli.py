@@ -242,7 +242,9 @@ def pack(
 def bench(
     what: Annotated[
         list[str] | None,
-        typer.Option(help="A part: backbone, head, prediction, epoch, ours, notes, bank, shipped, start or scaling."),
+        typer.Option(
+            help="A part: backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling or encoders."
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json or .md file to write as well.")] = None,
     runs: Annotated[int, typer.Option(help="Medians are over so many runs.")] = 3,

@@ -2,10 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
-from medtextdiff.bench import parts, published_path, run
+from medtextdiff.bench import parts, published_path, run, text_parts
 from medtextdiff.bench.models import Bed
 from medtextdiff.config import ConfigError
 from medtextdiff.segmentation import feature_bank
@@ -69,6 +70,36 @@ def test_images_are_banked_once(monkeypatch):
     monkeypatch.setattr(
         feature_bank.FeatureBank, "levels", lambda self, *given: (made.append(self), levels(self, *given))[1]
     )
-    rows, _ = parts.bank(Bed(full=False, side=32, bf16=False), 1, num=4)
-    assert [row.runs for row in rows] == [1, 1]
-    assert (made[0].made, made[0].found) == (4, 4)
+    rows, _ = parts.bank(Bed(full=False, side=32, bf16=False), 1, num=10)
+    assert [row.name for row in rows] == [
+        "1 images banked",
+        "an epoch on 1 of them",
+        "10 images banked",
+        "an epoch on 10 of them",
+    ]
+    assert (made[-1].made, made[-1].found) == (10, 10)
+
+
+def test_encoders_are_compared_at_every_size(monkeypatch):
+    monkeypatch.setattr(text_parts, "_GRID", ((1, 16), (2, 600)))
+    monkeypatch.setattr(text_parts, "_MIXED", (3, 4, 20))
+    rows, _ = text_parts.encoders(Bed(full=False, bf16=False), 1)
+    names = [row.name for row in rows]
+    assert len(names) == 2 * 4
+    assert names[0] == "1 x 16: BERT-base, float32"
+    assert "more positions than it has" in names[2]
+    assert [row.faster for row in rows[::2]] == [1.0] * 4
+
+
+def test_the_padded_and_the_single_notes_hold_the_same_words():
+    """Else the two mixed tables would not measure the same work."""
+    bed, lengths = Bed(full=False, bf16=False), np.array([3, 7, 5])
+    [(_ids, real)] = text_parts._padded(bed, lengths)
+    assert real.sum(1).tolist() == [3, 7, 5]
+    assert [ids.shape[1] for ids, _ in text_parts._alone(bed, lengths)] == [3, 7, 5]
+
+
+def test_notes_are_encoded_by_the_model_that_ships():
+    rows, _ = text_parts.notes(Bed(full=False, bf16=False), 1, num=3)
+    assert len(rows) == 3
+    assert all(row.seconds > 0 for row in rows)

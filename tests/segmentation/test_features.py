@@ -25,6 +25,13 @@ def test_timesteps_in_one_batch_are_separate_passes_timestep_by_timestep(net, im
         torch.testing.assert_close(level, torch.cat([one[k] for one in passes], dim=1), rtol=1e-4, atol=1e-5)
 
 
+def test_levels_of_several_timesteps_keep_the_channels_last(net, images):
+    """Heads read positions: channels first would cost them, and the bank's reader, a copy of every level."""
+    last = net.to(memory_format=torch.channels_last)
+    for level in levels_of(last, images.contiguous(memory_format=torch.channels_last)):
+        assert level.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_shared_noise_is_the_seeded_one_and_makes_x_t(net):
     images = torch.rand(2, 3, 256, 256) * 2 - 1
     x, t = features.Config(taps=TAPS, timesteps=(50, 150)).build().noised(images)

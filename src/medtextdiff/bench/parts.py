@@ -1,6 +1,5 @@
 """The tables: what is measured, and the ways side by side. Each function gives the rows of one table."""
 
-import math
 import subprocess
 import sys
 import tempfile
@@ -14,18 +13,19 @@ import torch
 from torch import Tensor
 
 from medtextdiff import api
+from medtextdiff.api import exports
 from medtextdiff.bench import published_path
 from medtextdiff.bench.measure import Row, Way, once, relative_error, side_by_side
 from medtextdiff.bench.models import Bed
+from medtextdiff.bench.text_parts import encoders, notes
+from medtextdiff.config import ConfigError
 from medtextdiff.diffusion import denoiser as denoiser_part
 from medtextdiff.recipes import run_folder
 from medtextdiff.segmentation import feature_bank, features
 from medtextdiff.segmentation.heads import pyramid
-from medtextdiff.text.encoders import huggingface
 
 Table = list[Row]
-_SHORTEST, _LONGEST = 5, 2000  # tokens of the notes that are encoded
-_PADDED_BATCH = 32
+_MODEL = "nuclei-small"  # that ships
 
 
 def backbone(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
@@ -128,7 +128,8 @@ def epoch(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 
 def bank(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
-    """Many images banked with the denoiser that ships, and a head trained on all of them once: mind the memory."""
+    """Images banked with the denoiser that ships, and a head trained on all of them once, a tenth first: mind how time
+    and memory grow."""
     denoiser = denoiser_part.Config(path=str(run_folder.PRETRAINED / "ddpm-small" / "denoiser")).build()
     denoiser = denoiser.to(bed.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     extract = features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none").build()
@@ -138,29 +139,25 @@ def bank(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]
     def picture(number: int) -> Tensor:
         return torch.rand(1, 3, bed.side, bed.side, generator=torch.Generator().manual_seed(number)) * 2 - 1
 
-    with tempfile.TemporaryDirectory() as folder:
-        kept = feature_bank.Config(folder=folder).build()
+    rows: Table = []
+    for count in (num // 10, num):
+        with tempfile.TemporaryDirectory() as folder:
+            kept = feature_bank.Config(folder=folder).build()
 
-        def levels(number: int) -> Any:
-            with _precision(bed):
-                return kept.levels(extract, denoiser, _last(picture(number).to(bed.device)))
+            def levels(number: int, kept: Any = kept) -> Any:
+                with _precision(bed):
+                    return kept.levels(extract, denoiser, _last(picture(number).to(bed.device)))
 
-        def fill() -> None:
-            for number in range(num):
-                levels(number)
+            def fill(count: int = count, levels: Any = levels) -> None:
+                for number in range(count):
+                    levels(number)
 
-        def train() -> None:
-            for number in range(num):
-                found = levels(number)
+            def train(count: int = count, levels: Any = levels) -> None:
+                for number in range(count):
+                    _backward(_our_logits(bed, head, levels(number)), head)()
 
-                def logits(found: Any = found) -> Tensor:
-                    with _precision(bed):
-                        return head(found, None, bed.box, bed.size)
-
-                _backward(logits, head)()
-
-        ways = [Way(f"{num} images banked", fill), Way(f"one epoch on {num} banked images", train, _name(bed))]
-        return once(ways, bed.device), {}
+            rows += once([Way(f"{count} images banked", fill), Way(f"an epoch on {count} of them", train)], bed.device)
+    return rows, {}
 
 
 def ours(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
@@ -176,47 +173,39 @@ def ours(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
     return rows, {}
 
 
-def notes(bed: Bed, runs: int, num: int = 1000) -> tuple[Table, dict[str, float]]:
-    """Encoding notes of 5 to 2,000 tokens with the encoder that ships: padded batches in their order, against ours."""
-    lengths = np.exp(np.random.default_rng(0).uniform(math.log(_SHORTEST), math.log(_LONGEST), size=num)).astype(int)
-    words = ["nuclei", "lung", "left", "density", "upper", "infected", "areas", "polyp", "the", "is", "of", "right"]
-    rng = np.random.default_rng(1)
-    told = [" ".join(rng.choice(words, size=max(1, length - 2))) for length in lengths]
-    encoder = huggingface.Config(exact=False, cache_size=0).build().to(bed.device)
-
-    def padded() -> None:
-        with torch.no_grad():
-            for start in range(0, num, _PADDED_BATCH):
-                batch = encoder.tokenizer(told[start : start + _PADDED_BATCH], padding=True, return_tensors="pt")
-                encoder.model(
-                    input_ids=batch["input_ids"].to(bed.device), attention_mask=batch["attention_mask"].to(bed.device)
-                )
-
-    def by_length() -> None:
-        for start in range(0, num, 256):  # what a run holds is not all of them at once
-            with torch.no_grad():
-                encoder(told[start : start + 256])
-
-    def once() -> None:
-        with torch.no_grad():
-            encoder(list(dict.fromkeys(told)))
-
-    ways = [Way("padded batches", padded), Way("ours, 256 notes a call", by_length), Way("ours, one call", once)]
-    return side_by_side(ways, runs, bed.device), {}
-
-
 def shipped(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
-    """The model that ships, loaded already: one image of 256 x 256, and one of 1000 x 1000 in tiles."""
-    model = api.load("nuclei-small", device=str(bed.device))
+    """The model that ships, loaded already: one image of 256 x 256, and one of 1000 x 1000 in tiles.
+
+    On a CPU also by each runtime that is installed, in every precision that it offers.
+    """
     rng = np.random.default_rng(0)
-    small, large = (rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (256, 1000))
     note = "The nuclei density in the upper right is high."
-    precision = model.precision
-    ways = [
-        Way("256 x 256", lambda: model.segment(small, note), precision),
-        Way("1000 x 1000 in tiles", lambda: model.segment(large, note), precision),
-    ]
-    return side_by_side(ways, runs, bed.device), {}
+    with tempfile.TemporaryDirectory() as folder:
+        models = _runtimes(bed, Path(folder))
+        rows: Table = []
+        for side, how in ((256, ""), (1000, " in tiles")):
+            picture = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            ways = [
+                Way(f"{side} x {side}{how}, {name}", lambda m=model, p=picture: m.segment(p, note), model.precision)  # type: ignore[misc]
+                for name, model in models.items()
+            ]
+            rows += side_by_side(ways, runs, bed.device)
+    return rows, {}
+
+
+def _runtimes(bed: Bed, folder: Path) -> dict[str, Any]:
+    """nuclei-small, in torch and in what else computes it here, by what to call it."""
+    first = api.load(_MODEL, device=str(bed.device))
+    models = {f"torch, {first.precision}": first}
+    for name in exports.runtimes() if bed.device.type == "cpu" else ():
+        try:
+            api.export(_MODEL, to=name, out=folder / name)
+        except ConfigError:  # its package is not installed
+            continue
+        for precision in exports.precisions(name):
+            if precision != "bf16" or bed.bf16:
+                models[f"{name}, {precision}"] = api.load(folder / name, precision=precision)
+    return models
 
 
 def start(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
@@ -250,7 +239,7 @@ def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
         other = bed.head("qata", classes)
         ways.append(Way(f"head, {classes} classes", _forward(_run(bed, other, levels), other), _name(bed)))
     rows += side_by_side(ways, runs, bed.device)
-    model, rng = api.load("nuclei-small", device=str(bed.device)), np.random.default_rng(0)
+    model, rng = api.load(_MODEL, device=str(bed.device)), np.random.default_rng(0)
     pictures = {side: rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (128, 256, 512, 1024)}
     sizes = [
         Way(f"nuclei-small, {side} x {side}", lambda picture=picture: model.segment(picture), model.precision)  # type: ignore[misc]
@@ -260,7 +249,8 @@ def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 
 PARTS: dict[str, Callable[[Bed, int], tuple[Table, dict[str, float]]]] = {
-    part.__name__: part for part in (backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling)
+    part.__name__: part
+    for part in (backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling, encoders)
 }
 
 
@@ -282,6 +272,14 @@ def _run(bed: Bed, module: Any, levels: list[Tensor], num_words: int | None = No
             return module(levels, text, bed.box, bed.size)
 
     return run
+
+
+def _our_logits(bed: Bed, head: Any, levels: Any) -> Callable[[], Tensor]:
+    def logits() -> Tensor:
+        with _precision(bed):
+            return head(levels, None, bed.box, bed.size)
+
+    return logits
 
 
 def _forward(run: Callable[[], Tensor], _module: Any) -> Callable[[], Any]:

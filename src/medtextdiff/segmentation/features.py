@@ -162,7 +162,8 @@ class Features:
             level = level / level.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
         elif self.settings.normalise == "channel":
             level = F.instance_norm(level)
-        return level.reshape(num_images, -1, *level.shape[2:])  # (B * T, C, h, w) -> (B, T * C, h, w)
+        steps = level.unflatten(0, (num_images, -1)).unbind(1)  # T of (B, C, h, w)
+        return steps[0] if len(steps) == 1 else torch.cat(steps, dim=1)  # unlike reshape, cat keeps channels last
 
 
 def _draw(seed: int, shape: tuple[int, ...]) -> Tensor:

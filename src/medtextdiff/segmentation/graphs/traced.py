@@ -10,6 +10,7 @@ Image sides are multiples of the segmenter's `multiple`; cutting and padding sta
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -139,9 +140,9 @@ def _decode(segmenter: FastTextDiff) -> Graph:
         return inputs | {"tokens": tokens, "mask": _mask(case, rng), "pooled": pooled}
 
     sides = {name: _sides(multiple // stride) for name, stride in zip(encode.outputs, segmenter.strides, strict=True)}
-    sides["boxes"] = {0: _BATCH}
+    sides["boxes"] = {0: _free("batch")}
     if width is not None:
-        sides |= {"tokens": {0: _BATCH, 1: _WORDS}, "mask": {0: _BATCH, 1: _WORDS}, "pooled": {0: _BATCH}}
+        sides |= {"tokens": _note_sides(), "mask": _note_sides(), "pooled": {0: _free("batch")}}
     return Graph("decode", Decode(segmenter), draw, ("logits",), sides)
 
 
@@ -154,7 +155,7 @@ def _text(encoder: nn.Module) -> Graph:
         ids = torch.randint(vocabulary, (case.batch, case.words), generator=rng)
         return {"ids": ids, "mask": _mask(case, rng)}
 
-    return Graph("text", traced, draw, ("states",), {name: {0: _BATCH, 1: _WORDS} for name in ("ids", "mask")})
+    return Graph("text", traced, draw, ("states",), {"ids": _note_sides(), "mask": _note_sides()})
 
 
 def _segment(segmenter: Any) -> Graph:
@@ -166,12 +167,20 @@ def _segment(segmenter: Any) -> Graph:
     return Graph("segment", Segment(segmenter), draw, ("logits",), {"images": _sides(multiple)})
 
 
-_BATCH = torch.export.Dim.AUTO  # a named one would have to repeat diffusers' own limit of 63
-_ROWS, _COLUMNS, _WORDS = (torch.export.Dim(name) for name in ("rows", "columns", "words"))
+@cache
+def _free(name: str) -> Any:
+    """A side that stays open; made when needed, for torch.export takes a second to import."""
+    if name == "batch":  # a named one would have to repeat diffusers' own limit of 63
+        return torch.export.Dim.AUTO
+    return torch.export.Dim(name)
+
+
+def _note_sides() -> dict[int, Any]:
+    return {0: _free("batch"), 1: _free("words")}
 
 
 def _sides(cells: int) -> dict[int, Any]:
-    return {0: _BATCH, 2: cells * _ROWS, 3: cells * _COLUMNS}
+    return {0: _free("batch"), 2: cells * _free("rows"), 3: cells * _free("columns")}
 
 
 def _images(case: Case, multiple: int, rng: torch.Generator) -> Float[Tensor, "B 3 H W"]:
