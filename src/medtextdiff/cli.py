@@ -31,6 +31,7 @@ Bank = Annotated[
 Runtime = Annotated[str, typer.Option(help="auto, torch, onnx or openvino; auto is torch, or that of an export.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
+Masks = Annotated[str | None, typer.Option(help="The folder of the masks, where it is not the run's own.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 DEFAULT_MODEL = "nuclei-small"
 
@@ -159,6 +160,7 @@ def evaluate(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Also score as the published code does.")
     ] = False,
+    masks: Masks = None,
     bank: Bank = None,
     settings: Annotated[
         list[str] | None,
@@ -183,6 +185,7 @@ def evaluate(
             at=at,
             as_published=as_published,
             settings=settings or [],
+            masks=masks,
             bank=bank,
             device=device,
             precision=precision,

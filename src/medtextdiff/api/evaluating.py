@@ -15,7 +15,6 @@ from medtextdiff.data import images, transforms
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.dataset import read_labels
 from medtextdiff.data.errors import DataError
-from medtextdiff.data.sources import detect
 from medtextdiff.evaluation.report import Example, check_free, read_curves, write_report
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
@@ -39,6 +38,7 @@ def evaluate(
     at: int | None = None,
     as_published: bool = False,
     settings: Sequence[str] = (),
+    masks: str | None = None,
     bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -55,6 +55,7 @@ def evaluate(
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
         as_published: also score as the published code does, at 256 px against its grown masks.
         settings: how the models are used, e.g. "use.tile=512" or "use.flips=true", instead of how they were validated.
+        masks: the folder of the masks, where it is not the one that the model was trained on.
         bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
 
     Returns:
@@ -69,10 +70,10 @@ def evaluate(
         raise ConfigError(f"images cannot be scored at {at} x {at} pixels; give a size of 1 or more, or leave it out")
     check_free(Path(out), overwrite)
     check_place(Path(out))
-    records = _records(data, split)
-    words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)
     loaded = _used(load(model, device=device, precision=precision, bank=bank), settings)
+    records = records_of(loaded, data, split, masks)
+    words = _words(records, notes)
     other = None
     if against is not None:  # maybe one without levels, so without the bank
         other = _used(load(against, device=device, precision=precision), settings)
@@ -80,7 +81,14 @@ def evaluate(
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}
     summary = summarise(rows)
-    options: dict[str, Any] = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at}
+    options: dict[str, Any] = {
+        "split": split,
+        "against": against,
+        "notes": notes,
+        "mode": mode,
+        "at": at,
+        "masks": masks,
+    }
     options |= {"as-published": as_published, "set": list(settings)}
     write_report(
         Path(out),
@@ -167,8 +175,13 @@ def loaded_curves(model: str | Path) -> list[dict[str, Any]] | None:
     return read_curves(path) if path.is_file() and (Path(model) / CONFIG).is_file() else None
 
 
-def _records(data: str | Path, split: str) -> list[Record]:
-    records = detect(data).build().records(split)  # type: ignore[attr-defined]
+def records_of(model: Model, data: str | Path, split: str, masks: str | None = None) -> list[Record]:
+    """The records of `data` that can be scored, read as the model's own data was; `masks` names another folder.
+
+    Raises:
+        DataError: no data set, no such split, or no image with a mask.
+    """
+    records = model.run.data.at(data, masks).build().records(split)
     scored = [record for record in records if record.mask is not None and record.image is not None]
     if not scored:
         raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
