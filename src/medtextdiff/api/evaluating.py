@@ -15,7 +15,8 @@ from medtextdiff.data import images, transforms
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.dataset import read_labels
 from medtextdiff.data.errors import DataError
-from medtextdiff.evaluation.report import Example, check_free, read_curves, write_report
+from medtextdiff.evaluation.report import Example, read_curves, write_report
+from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
