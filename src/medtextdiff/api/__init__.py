@@ -8,6 +8,7 @@ from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
 from medtextdiff.api.segmenting import features, segment, segment_files
+from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
 from medtextdiff.api.training import recipes, show, train
 
@@ -28,6 +29,7 @@ __all__ = [
     "recipes",
     "segment",
     "segment_files",
+    "sensitivity",
     "show",
     "train",
 ]

@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
-from medtextdiff.api.model import Model, as_picture, load
+from medtextdiff.api.model import Model, load
+from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.config import ConfigError, override
-from medtextdiff.data import images, transforms
+from medtextdiff.data import note_edits, transforms
 from medtextdiff.data.atomic import check_place
-from medtextdiff.data.dataset import read_labels
-from medtextdiff.data.errors import DataError
 from medtextdiff.evaluation.report import Example, read_curves, write_report
 from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
@@ -124,7 +123,7 @@ class _Scorer:
     def rows(self, model: Model, records: Sequence[Record], words: Sequence[str]) -> list[Row]:
         rows = []
         for number, (record, note) in enumerate(zip(records, words, strict=True), 1):
-            image, truth = self._pair(model, record)
+            image, truth = read_pair(model, record, self.at)
             result = model.segment(image, note, mode=self.mode)  # type: ignore[arg-type]
             scores = score_image(result.mask, truth, model.num_classes)
             if self.as_published:
@@ -141,29 +140,14 @@ class _Scorer:
             told = " and ".join(f"{model.name} tells {model.num_classes} classes apart" for model in models)
             raise ConfigError(f"{told}; only models of the same classes can be compared")
         for record in records:
-            self._pair(models[0], record)
+            read_pair(models[0], record, self.at)
 
     def example(self, model: Model, records: Sequence[Record], words: Sequence[str], name: str) -> Example:
         index = next(k for k, record in enumerate(records) if record.id == name)
-        image, truth = self._pair(model, records[index])
+        image, truth = read_pair(model, records[index], self.at)
         result = model.segment(image, words[index], mode=self.mode)  # type: ignore[arg-type]
         pixels = np.broadcast_to(image, (*image.shape[:2], 3))
         return Example((255 * pixels).round().astype(np.uint8), truth, result.mask)
-
-    def _pair(self, model: Model, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        """The image as floats [H W C] in [0, 1] and its mask, at the size that is scored."""
-        assert record.image is not None
-        foreground = getattr(model.run.data, "foreground", "ids")
-        labels = read_labels(record, model.num_classes, "any" if foreground == "any" else "ids")
-        assert labels is not None
-        pixels = torch.from_numpy(as_picture(images.read(record.image)).pixels).permute(2, 0, 1)
-        if labels.shape != pixels.shape[-2:]:
-            raise DataError(f"record '{record.id}': the mask's size is not its image's; run medtextdiff data check")
-        truth = labels.long()
-        if self.at is not None:
-            pixels = transforms.resize_image(pixels, self.at)
-            truth = transforms.resize_mask(truth, self.at)
-        return pixels.permute(1, 2, 0).clamp(0, 1).numpy(), truth.numpy()
 
     def _as_published(self, probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         small = transforms.resize_image(torch.from_numpy(probs), PUBLISHED_SIZE).numpy()
@@ -176,35 +160,16 @@ def loaded_curves(model: str | Path) -> list[dict[str, Any]] | None:
     return read_curves(path) if path.is_file() and (Path(model) / CONFIG).is_file() else None
 
 
-def records_of(model: Model, data: str | Path, split: str, masks: str | None = None) -> list[Record]:
-    """The records of `data` that can be scored, read as the model's own data was; `masks` names another folder.
-
-    Raises:
-        DataError: no data set, no such split, or no image with a mask.
-    """
-    records = model.run.data.at(data, masks).build().records(split)
-    scored = [record for record in records if record.mask is not None and record.image is not None]
-    if not scored:
-        raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
-    return scored
-
-
 def _words(records: Sequence[Record], notes: str) -> list[str]:
     own = [record.note for record in records]
     if notes == "right":
         return own
     if notes == "none":
         return [""] * len(own)
-    return [_another(own, k) for k in range(len(own))]
-
-
-def _another(own: Sequence[str], index: int) -> str:
-    """The next image's note that differs from this one's."""
-    for step in range(1, len(own)):
-        other = own[(index + step) % len(own)]
-        if other != own[index]:
-            return other
-    raise ConfigError("all images of this split share one note, so there is no wrong one; use --notes none")
+    try:
+        return [note_edits.another(own, k) for k in range(len(own))]
+    except ValueError as error:
+        raise ConfigError(f"{error}, or --notes none") from None
 
 
 def _meta(model: Model, data: str | Path, out: Path, options: Mapping[str, Any], num: int) -> dict[str, Any]:
