@@ -7,6 +7,7 @@ from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
+from medtextdiff.api.probing import probe
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
@@ -26,6 +27,7 @@ __all__ = [
     "load",
     "models",
     "pack",
+    "probe",
     "recipes",
     "segment",
     "segment_files",

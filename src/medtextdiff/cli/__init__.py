@@ -187,6 +187,7 @@ def evaluate(
 
 
 app.command()(worth.sensitivity)
+app.command()(worth.probe)
 
 
 @app.command()

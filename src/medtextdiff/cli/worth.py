@@ -39,3 +39,31 @@ def sensitivity(
             progress=say,
         )
         tables(found)
+
+
+def probe(
+    encoder: Annotated[
+        str,
+        typer.Argument(help="modernbert-small, a folder, minilm, bag-of-words, a hub id; untrained:NAME of these."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    against: Annotated[list[str] | None, typer.Option(help="A further encoder. Repeatable.")] = None,
+    untrained: Annotated[bool, typer.Option("--untrained", help="A row for the same shape with new weights.")] = False,
+    seed: Annotated[int, typer.Option(help="Of the sentences, new weights and intervals.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """What does a text encoder know? Side, height, number, negation, severity, finding, and paraphrases."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        tables(
+            api.probe(
+                encoder,
+                out=output,
+                against=against or [],
+                untrained=untrained,
+                seed=seed,
+                overwrite=overwrite,
+                progress=say,
+            )
+        )
