@@ -1,6 +1,7 @@
 """The only door to the machinery: what the commands, a server and notebooks call."""
 
 from medtextdiff.api.banking import BankReport, fill_bank
+from medtextdiff.api.comparing import compare
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.exporting import export
@@ -17,6 +18,7 @@ __all__ = [
     "BankReport",
     "Model",
     "Result",
+    "compare",
     "convert_adm",
     "data_check",
     "evaluate",

@@ -188,6 +188,7 @@ def evaluate(
 
 app.command()(worth.sensitivity)
 app.command()(worth.probe)
+app.command()(worth.compare)
 
 
 @app.command()

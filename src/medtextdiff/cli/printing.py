@@ -42,6 +42,14 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def report_failures(failures: list[tuple[str, str]]) -> None:
+    """What failed and why, then exit status 1; nothing where nothing failed."""
+    for place, reason in failures:
+        print(f"failed: {place}: {reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
 def tables(found: dict[str, list[list[Any]]]) -> None:
     """Tables under their names, each a head and its rows."""
     for name, (header, *rows) in found.items():

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from medtextdiff.cli.options import Bank, Device, Masks, Overwrite, Precision
-from medtextdiff.cli.printing import one_line_errors, say, tables
+from medtextdiff.cli.options import Bank, Device, Masks, Overwrite, Precision, Settings
+from medtextdiff.cli.printing import one_line_errors, report_failures, say, tables
 
 
 def sensitivity(
@@ -67,3 +67,37 @@ def probe(
                 progress=say,
             )
         )
+
+
+def compare(
+    encoder: Annotated[
+        list[str],
+        typer.Option(help="none, or a name as `probe` takes it; the first is the reference. Repeatable."),
+    ],
+    data: Annotated[list[Path], typer.Option(help="A data set's folder. Repeatable.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder; an unfinished comparison there goes on.")],
+    seeds: Annotated[int, typer.Option(help="Runs of each encoder on each set.")] = 3,
+    masks: Annotated[str | None, typer.Option(help="The folder of the masks in sets without masks/.")] = None,
+    split: Annotated[str, typer.Option(help="Which split is scored.")] = "val",
+    settings: Settings = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Compare text encoders with all else held equal: one bank of image features, one head, one budget."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        found, failures = api.compare(
+            encoder,
+            data=data,
+            out=output,
+            seeds=seeds,
+            masks=masks,
+            split=split,
+            settings=settings or [],
+            device=device,
+            precision=precision,
+            progress=say,
+        )
+        tables(found)
+        report_failures(failures)

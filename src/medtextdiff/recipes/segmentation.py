@@ -145,6 +145,22 @@ def fasttextdiff_targets() -> Run:
     )
 
 
+def fasttextdiff_compared() -> Run:
+    """What `medtextdiff compare` trains for every text encoder: a frozen denoiser, its levels in a bank, a small head.
+
+    Command: medtextdiff compare --encoder none --encoder modernbert-small --data DIR -o OUT
+    Four views of each image come again and again, so that all encoders stand on the same kept levels.
+    """
+    run = fasttextdiff_monuseg()
+    views = augment.Config(crop=224, scale=(0.9, 1.14), flips=True, vertical_flips=False, note_dropout=0.1, num_views=4)
+    return run.replace(
+        model=run.model.replace(denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser")),
+        data=Data(size=256, augmentation=views),
+        training=_BUDGET.replace(max_steps=400, batch_size=4, learning_rate=1e-3),
+        use=use.Config(mode="resize", size=256),
+    )
+
+
 def fasttextdiff_tiny() -> Run:
     """FastTextDiff at toy size from random weights: shows in seconds that an installation and a data set work.
 
