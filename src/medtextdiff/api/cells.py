@@ -4,7 +4,8 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import locate
 from medtextdiff.training.disk import sha256, write_json
 
-Say = Callable[[str], None]
 SCORES = "scores.json"
 _TIMED_NOTES = 24
 
@@ -146,4 +146,10 @@ def _digest(encoder: Config | None) -> dict[str, str]:
     if folder is None or not folder.is_dir():
         return {}
     files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin", ".json", ".txt"))
-    return {file.name: sha256(file) for file in files}
+    return {file.name: _hash(file, file.stat().st_mtime_ns) for file in files}
+
+
+@lru_cache
+def _hash(file: Path, _changed: int) -> str:
+    """Every cell asks again, and weights may be a gigabyte."""
+    return sha256(file)

@@ -1,5 +1,6 @@
 """The controlled comparison: one bank of image features, one head, one budget; only the text encoder changes."""
 
+import hashlib
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from medtextdiff.evaluation.report_folder import csv_text, json_text, write_fold
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.segmentation import feature_bank
 from medtextdiff.text.named import named
-from medtextdiff.training.errors import Interrupted, TrainingError
+from medtextdiff.training.errors import Interrupted
 
 Say = Callable[[str], None]
 RECIPE = "segmentation.fasttextdiff_compared"
@@ -71,7 +72,7 @@ def compare(
         for name, encoder in chosen.items()
     ]
     scores, failures = _work(todo, split, device, precision, progress)
-    milliseconds = {name: _time(encoder, sets, progress) for name, encoder in chosen.items()}
+    milliseconds = {name: _time(encoder, sets) for name, encoder in chosen.items()}
     report: dict[str, Any] = {
         "format": 1,
         "encoders": list(chosen),
@@ -124,14 +125,17 @@ def _cell(
     encoder: Config | None,
     seed: int,
 ) -> Cell:
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "encoder"
+    slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
+    if slug != name:  # two names may have become one
+        slug += "-" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    data = root.absolute()
     own = run.replace(
         model=run.model.replace(text=encoder),
-        data=run.data.replace(root="", source=_source(root, masks), val_split=None),
+        data=run.data.replace(root="", source=_source(data, masks), val_split=None),
         training=run.training.replace(seed=seed),
         bank=feature_bank.Config(folder=str(out / "bank"), budget_gb=100.0),
     )
-    return Cell(root.name, name, seed, root, own, out / "cells" / root.name / slug / f"seed{seed}")
+    return Cell(root.name, name, seed, data, own, out / "cells" / root.name / slug / f"seed{seed}")
 
 
 def _work(
@@ -140,9 +144,9 @@ def _work(
     """Scores by (set, encoder, seed), and what failed."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
     failures: list[tuple[Cell, str]] = []
-    kept = {cell: cells.finished(cell) for cell in todo}  # settings that do not fit are told before the work
+    kept = [cells.finished(cell) for cell in todo]  # settings that do not fit are told before the work
     filled: set[str] = set()
-    for number, (cell, scores) in enumerate(kept.items(), 1):
+    for number, (cell, scores) in enumerate(zip(todo, kept, strict=True), 1):
         try:
             if scores is None:
                 if cell.set not in filled:
@@ -155,13 +159,13 @@ def _work(
             progress(f"{number}/{len(todo)} {cell.name}: Dice {mean:.2f}")
         except Interrupted:
             raise
-        except (ValueError, OSError, TrainingError, MemoryError, RuntimeError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
             failures.append((cell, " ".join(str(error).split()) or type(error).__name__))
             progress(f"{number}/{len(todo)} failed: {cell.name}: {failures[-1][1]}")
     return found, failures
 
 
-def _time(encoder: Config | None, sets: dict[str, list[Any]], progress: Say) -> float | None:
+def _time(encoder: Config | None, sets: dict[str, list[Any]]) -> float | None:
     try:
         return cells.note_milliseconds(encoder, [record.note for records in sets.values() for record in records])
     except (ValueError, OSError, RuntimeError):  # its cells have failed and say why
@@ -180,6 +184,8 @@ def _summary(
     if not runs:
         return {"num_images": 0, "lines": []}
     ids = list(next(iter(runs.values()))[0]["dice"])
+    if any(set(one["dice"]) != set(ids) for some in runs.values() for one in some):
+        raise ConfigError(f"the images of {name} have changed since the first cells were run; choose another -o")
     values = {e: np.array([[one["dice"][name] for name in ids] for one in some]) for e, some in runs.items()}
     lines = compare_runs(values)
     for line in lines:

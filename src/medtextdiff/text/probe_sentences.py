@@ -19,13 +19,14 @@ Words = Mapping[str, tuple[str, ...]]
 class Templates:
     """How a sentence may be put; `words` are a label's (slot -> words), `own` its clauses instead of the common.
 
-    `aside` are clauses that stand before or behind a common one half of the time, and name what is not the label.
+    `aside` are clauses that stand before or behind a common one half of the time, and name what is not the label; `own_aside` those beside an `own` clause.
     """
 
     common: tuple[str, ...]
     words: Mapping[str, Words]
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     aside: tuple[str, ...] = ()
+    own_aside: tuple[str, ...] = ()
 
     def of(self, label: str) -> tuple[str, ...]:
         """The clauses for a label."""
@@ -34,7 +35,7 @@ class Templates:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence and what it says; `template` is its wording."""
+    """A sentence and what it says; `template` is its main clause, slots unfilled."""
 
     text: str
     label: str
@@ -92,6 +93,7 @@ TEMPLATES: Mapping[str, Mapping[Part, Templates]] = {
                 )
             },
             aside=("the {other} lung is clear", "no disease of the {other} lung", "the {other} half is normal"),
+            own_aside=("the heart is normal", "no disease of the bones", "the rest is clear"),
         ),
         "test": Templates(
             (
@@ -117,6 +119,7 @@ TEMPLATES: Mapping[str, Mapping[Part, Templates]] = {
                 "the {other} hemithorax looks healthy",
                 "{other} base unremarkable",
             ),
+            own_aside=("nothing abnormal elsewhere", "the heart looks healthy", "bones unremarkable"),
         ),
     },
     "height": {
@@ -357,19 +360,19 @@ def _of_label(templates: Templates, label: str, part: Part, num: int, probe: str
     chance = random.Random(f"{probe} {part} {label} {seed}")
     found: dict[str, Sentence] = {}
     for _ in range(30 * num):  # a sentence may come again
-        wording = _wording(templates, label, chance)
+        clause = chance.choice(templates.of(label))
+        wording = _with_aside(clause, templates.own_aside if label in templates.own else templates.aside, chance)
         text = chance.choice(_LEADS[part]) + _filled(wording, {**_SHARED, **templates.words[label]}, chance)
-        found.setdefault(text, Sentence(text, label, wording))
+        found.setdefault(text, Sentence(text, label, clause))
         if len(found) == num:
             break
     return list(found.values())
 
 
-def _wording(templates: Templates, label: str, chance: random.Random) -> str:
-    clause = chance.choice(templates.of(label))
-    if label in templates.own or not templates.aside or chance.random() < 0.5:
+def _with_aside(clause: str, asides: tuple[str, ...], chance: random.Random) -> str:
+    if not asides or chance.random() < 0.5:
         return f"{clause}."
-    aside = chance.choice(templates.aside)
+    aside = chance.choice(asides)
     return f"{clause}; {aside}." if chance.random() < 0.5 else f"{aside}; {clause}."
 
 
