@@ -109,10 +109,15 @@ def fill_views(run: segmentation_run.Run, device: str) -> None:
     """Keep the levels of every training view in the run's bank, so that no cell pays for it.
 
     A view is found by drawing: with a few draws too many for the number of views there are.
+
+    Raises:
+        ConfigError: a denoiser that is trained; DataError: data that do not fit.
     """
     job = run.replace(model=run.model.replace(text=None)).job()  # type: ignore[attr-defined]
-    assert job.settle is not None
-    assert run.bank is not None
+    if job.settle is None or run.bank is None:
+        raise ConfigError(
+            "a comparison stands on one frozen denoiser and its bank; leave model.denoiser.trainable=false"
+        )
     job.settle(Path(run.bank.folder))
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     model: Any = job.model.to(where).eval()

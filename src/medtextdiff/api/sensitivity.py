@@ -136,7 +136,7 @@ class _Masks:
     def __init__(self, model: Model, records: Sequence[Record]) -> None:
         self.model, self.records = model, records
         asked = getattr(model.run.data.source, "targets", {})
-        ids = [record.id.rpartition("__")[2] for record in records]
+        ids = [max((name for name in asked if one.id.endswith(f"__{name}")), key=len, default="") for one in records]
         self.targets = [name for name in asked if name in ids] if set(ids) <= set(asked) else []
         self.asked = ids if self.targets else []
         self._truths: dict[Path, dict[str, np.ndarray]] = {}

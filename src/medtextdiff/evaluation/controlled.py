@@ -10,7 +10,7 @@ from medtextdiff.evaluation.statistics import NUM_RESAMPLES, bootstrap_two_level
 
 
 def compare_runs(
-    scores: Mapping[str, Float[np.ndarray, "R N"]],
+    scores: Mapping[str, Float[np.ndarray, "_ _"]],
     *,
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,

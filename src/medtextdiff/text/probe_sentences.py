@@ -19,7 +19,8 @@ Words = Mapping[str, tuple[str, ...]]
 class Templates:
     """How a sentence may be put; `words` are a label's (slot -> words), `own` its clauses instead of the common.
 
-    `aside` are clauses that stand before or behind a common one half of the time, and name what is not the label; `own_aside` those beside an `own` clause.
+    Half of the time `aside` stands before or behind a common clause, and names what is not the label; `own_aside` is
+    that of `own` clauses.
     """
 
     common: tuple[str, ...]
