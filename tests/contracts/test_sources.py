@@ -66,6 +66,8 @@ def test_files_exist_and_masks_fit(settings):
 
 
 def test_detect_finds_this_layout(settings):
+    if "targets" in type(settings).model_fields:
+        pytest.skip("how a note asks for each target must be said")
     found = sources.detect(settings.root)
     assert type(found) is type(settings)
     assert found.build().records() == settings.build().records()
@@ -83,6 +85,8 @@ def test_a_missing_image_is_named_with_its_row(settings):
 
 
 def test_a_missing_mask_is_named(settings):
+    if "targets" in type(settings).model_fields:
+        pytest.skip("a mask that is not there was not drawn")
     victim = settings.build().records()[1].mask
     victim.unlink()
     with pytest.raises(DataError, match=victim.name):

@@ -224,13 +224,14 @@ def test_overwrite_spares_what_is_no_report(write, tmp_path):
 def test_nothing_is_left_half_written(write, tmp_path, monkeypatch):
     write(title="first")
 
-    def full_disk(*_):
+    def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medtextdiff.evaluation.report._write_csv", full_disk)
-    for out in ("report", "new"):
-        with pytest.raises(OSError, match="No space left"):
-            write(out, overwrite=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_text", full_disk)
+        for out in ("report", "new"):
+            with pytest.raises(OSError, match="No space left"):
+                write(out, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
     assert "first" in (tmp_path / "report" / "report.html").read_text()
 

@@ -1,13 +1,16 @@
 """The only door to the machinery: what the commands, a server and notebooks call."""
 
 from medtextdiff.api.banking import BankReport, fill_bank
+from medtextdiff.api.comparing import compare
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
+from medtextdiff.api.probing import probe
 from medtextdiff.api.segmenting import features, segment, segment_files
+from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
 from medtextdiff.api.training import recipes, show, train
 
@@ -15,6 +18,7 @@ __all__ = [
     "BankReport",
     "Model",
     "Result",
+    "compare",
     "convert_adm",
     "data_check",
     "evaluate",
@@ -25,9 +29,11 @@ __all__ = [
     "load",
     "models",
     "pack",
+    "probe",
     "recipes",
     "segment",
     "segment_files",
+    "sensitivity",
     "show",
     "train",
 ]

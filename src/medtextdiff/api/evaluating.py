@@ -9,14 +9,13 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
-from medtextdiff.api.model import Model, as_picture, load
+from medtextdiff.api.model import Model, load
+from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.config import ConfigError, override
-from medtextdiff.data import images, transforms
+from medtextdiff.data import note_edits, transforms
 from medtextdiff.data.atomic import check_place
-from medtextdiff.data.dataset import read_labels
-from medtextdiff.data.errors import DataError
-from medtextdiff.data.sources import detect
-from medtextdiff.evaluation.report import Example, check_free, read_curves, write_report
+from medtextdiff.evaluation.report import Example, read_curves, write_report
+from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
@@ -39,6 +38,7 @@ def evaluate(
     at: int | None = None,
     as_published: bool = False,
     settings: Sequence[str] = (),
+    masks: str | None = None,
     bank: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -55,6 +55,7 @@ def evaluate(
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
         as_published: also score as the published code does, at 256 px against its grown masks.
         settings: how the models are used, e.g. "use.tile=512" or "use.flips=true", instead of how they were validated.
+        masks: the folder of the masks, where it is not the one that the model was trained on.
         bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
 
     Returns:
@@ -69,10 +70,10 @@ def evaluate(
         raise ConfigError(f"images cannot be scored at {at} x {at} pixels; give a size of 1 or more, or leave it out")
     check_free(Path(out), overwrite)
     check_place(Path(out))
-    records = _records(data, split)
-    words = _words(records, notes)
     scorer = _Scorer(mode, at, as_published, progress)
     loaded = _used(load(model, device=device, precision=precision, bank=bank), settings)
+    records = records_of(loaded, data, split, masks)
+    words = _words(records, notes)
     other = None
     if against is not None:  # maybe one without levels, so without the bank
         other = _used(load(against, device=device, precision=precision), settings)
@@ -80,7 +81,14 @@ def evaluate(
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}
     summary = summarise(rows)
-    options: dict[str, Any] = {"split": split, "against": against, "notes": notes, "mode": mode, "at": at}
+    options: dict[str, Any] = {
+        "split": split,
+        "against": against,
+        "notes": notes,
+        "mode": mode,
+        "at": at,
+        "masks": masks,
+    }
     options |= {"as-published": as_published, "set": list(settings)}
     write_report(
         Path(out),
@@ -115,7 +123,7 @@ class _Scorer:
     def rows(self, model: Model, records: Sequence[Record], words: Sequence[str]) -> list[Row]:
         rows = []
         for number, (record, note) in enumerate(zip(records, words, strict=True), 1):
-            image, truth = self._pair(model, record)
+            image, truth = read_pair(model, record, self.at)
             result = model.segment(image, note, mode=self.mode)  # type: ignore[arg-type]
             scores = score_image(result.mask, truth, model.num_classes)
             if self.as_published:
@@ -132,29 +140,14 @@ class _Scorer:
             told = " and ".join(f"{model.name} tells {model.num_classes} classes apart" for model in models)
             raise ConfigError(f"{told}; only models of the same classes can be compared")
         for record in records:
-            self._pair(models[0], record)
+            read_pair(models[0], record, self.at)
 
     def example(self, model: Model, records: Sequence[Record], words: Sequence[str], name: str) -> Example:
         index = next(k for k, record in enumerate(records) if record.id == name)
-        image, truth = self._pair(model, records[index])
+        image, truth = read_pair(model, records[index], self.at)
         result = model.segment(image, words[index], mode=self.mode)  # type: ignore[arg-type]
         pixels = np.broadcast_to(image, (*image.shape[:2], 3))
         return Example((255 * pixels).round().astype(np.uint8), truth, result.mask)
-
-    def _pair(self, model: Model, record: Record) -> tuple[np.ndarray, np.ndarray]:
-        """The image as floats [H W C] in [0, 1] and its mask, at the size that is scored."""
-        assert record.image is not None
-        foreground = getattr(model.run.data, "foreground", "ids")
-        labels = read_labels(record, model.num_classes, "any" if foreground == "any" else "ids")
-        assert labels is not None
-        pixels = torch.from_numpy(as_picture(images.read(record.image)).pixels).permute(2, 0, 1)
-        if labels.shape != pixels.shape[-2:]:
-            raise DataError(f"record '{record.id}': the mask's size is not its image's; run medtextdiff data check")
-        truth = labels.long()
-        if self.at is not None:
-            pixels = transforms.resize_image(pixels, self.at)
-            truth = transforms.resize_mask(truth, self.at)
-        return pixels.permute(1, 2, 0).clamp(0, 1).numpy(), truth.numpy()
 
     def _as_published(self, probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         small = transforms.resize_image(torch.from_numpy(probs), PUBLISHED_SIZE).numpy()
@@ -167,30 +160,16 @@ def loaded_curves(model: str | Path) -> list[dict[str, Any]] | None:
     return read_curves(path) if path.is_file() and (Path(model) / CONFIG).is_file() else None
 
 
-def _records(data: str | Path, split: str) -> list[Record]:
-    records = detect(data).build().records(split)  # type: ignore[attr-defined]
-    scored = [record for record in records if record.mask is not None and record.image is not None]
-    if not scored:
-        raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
-    return scored
-
-
 def _words(records: Sequence[Record], notes: str) -> list[str]:
     own = [record.note for record in records]
     if notes == "right":
         return own
     if notes == "none":
         return [""] * len(own)
-    return [_another(own, k) for k in range(len(own))]
-
-
-def _another(own: Sequence[str], index: int) -> str:
-    """The next image's note that differs from this one's."""
-    for step in range(1, len(own)):
-        other = own[(index + step) % len(own)]
-        if other != own[index]:
-            return other
-    raise ConfigError("all images of this split share one note, so there is no wrong one; use --notes none")
+    try:
+        return [note_edits.another(own, k) for k in range(len(own))]
+    except ValueError as error:
+        raise ConfigError(f"{error}, or --notes none") from None
 
 
 def _meta(model: Model, data: str | Path, out: Path, options: Mapping[str, Any], num: int) -> dict[str, Any]:

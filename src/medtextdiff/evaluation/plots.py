@@ -63,6 +63,34 @@ def line_chart(points: Sequence[tuple[float, float]], *, name: str, x_name: str 
     return _svg(width, height, f"{name} over {x_name}, last value {_number(ys[-1])}", grid + mark)
 
 
+def interval_plot(rows: Sequence[tuple[str, Interval]], *, name: str, line: float | None = None) -> str:
+    """One row for each (label, mean and ends), in percent, below each other; `line` is where to draw a reference."""
+    ends = [end for _, interval in rows for end in interval] + ([] if line is None else [line])
+    ticks = _ticks(100 * min(ends), 100 * max(ends))
+    left, step, top = 210, 24, 12
+    low, high = min(100 * min(ends), ticks[0]), max(100 * max(ends), ticks[-1])
+    x, base = _Axis(low, high, left, _WIDTH - _RIGHT), top + step * len(rows)
+    marks = "".join(
+        f'<line class="grid" x1="{x(t):.1f}" x2="{x(t):.1f}" y1="{top}" y2="{base}"/>'
+        f'<text class="tick" x="{x(t):.1f}" y="{base + 16}" text-anchor="middle">{_number(t)}</text>'
+        for t in ticks
+    )
+    if line is not None:
+        marks += f'<line class="axis" x1="{x(100 * line):.1f}" x2="{x(100 * line):.1f}" y1="{top}" y2="{base}"/>'
+    for number, (label, interval) in enumerate(rows):
+        y = top + step * (number + 0.5)
+        start, middle, end = (x(100 * value) for value in (interval.low, interval.mean, interval.high))
+        marks += (
+            f'<text class="tick" x="{left - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+            f'<line class="line" x1="{start:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<circle class="dot" cx="{middle:.1f}" cy="{y:.1f}" r="4"><title>{escape(label)}: '
+            f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]</title></circle>"
+        )
+    middle_x = (left + _WIDTH - _RIGHT) / 2
+    marks += f'<text class="tick" x="{middle_x:.0f}" y="{base + 32}" text-anchor="middle">{escape(name)}</text>'
+    return _svg(_WIDTH, base + 38, f"{name} of {len(rows)} rows", marks)
+
+
 class _Axis:
     """A straight map from data to pixels; a range of width zero lies in the middle."""
 
@@ -106,7 +134,7 @@ def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers within the range."""
-    if low == high:
+    if high - low < 1e-9:
         return [low]
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))

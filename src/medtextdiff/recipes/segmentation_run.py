@@ -32,7 +32,8 @@ from medtextdiff.types import Record
 class Data(config.Config):
     """What a segmenter is trained and validated on.
 
-    root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed.
+    root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed: with
+        both, `root` is where the source looks.
     subset: ids of the labelled training images; empty means all. size: images are made size x size; None: their own.
     foreground: "any" merges all classes of the masks to one. more: further labelled folders, mixed in evenly.
     masks: "as_published" resizes masks as the published code does, which grows their regions; "area" is right.
@@ -93,7 +94,20 @@ class Data(config.Config):
     def _source(self, root: str) -> Any:
         if not root and self.source is None:
             raise ConfigError("no data: name the data set's folder with --set data.root=DIR")
-        return (self.source if self.source is not None and root == self.root else detect(root)).build()  # type: ignore[attr-defined]
+        if self.source is None or root != self.root:
+            return detect(root).build()  # type: ignore[attr-defined]
+        return self.at(root).build() if root else self.source.build()  # type: ignore[attr-defined]
+
+    def at(self, root: str | Path, masks: str | None = None) -> Any:
+        """The source that reads the folder or manifest `root` as this run reads its own data; `masks` names another
+        folder of masks than the run's.
+
+        Raises:
+            DataError: no data set is there.
+        """
+        if masks is not None:
+            return detect(root, mask_folder=masks)
+        return detect(root) if self.source is None else self.source.replace(root=str(root))
 
 
 class Run(config.Config):

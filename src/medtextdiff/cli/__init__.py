@@ -1,13 +1,15 @@
 """The commands: read options, call `api`, print. No torch here, and no decisions."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from medtextdiff.cli import worth
+from medtextdiff.cli.options import Bank, Device, Masks, Model, Output, Overwrite, Precision, Runtime, Settings
+from medtextdiff.cli.printing import one_line_errors, say, table
+from medtextdiff.cli.printing import tables as print_tables
 
 app = typer.Typer(
     name="medtextdiff",
@@ -22,16 +24,6 @@ convert_app = typer.Typer(help="Turn other projects' checkpoints into our folder
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run folder or an export.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bf16.")]
-Bank = Annotated[
-    Path | None, typer.Option("--bank", help="A folder that keeps the denoiser's levels: no image is encoded twice.")
-]
-Runtime = Annotated[str, typer.Option(help="auto, torch, onnx or openvino; auto is torch, or that of an export.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="Change one setting, a.b=c. Repeatable.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The folder to write.")]
 DEFAULT_MODEL = "nuclei-small"
 
 
@@ -60,7 +52,7 @@ def segment(
     """Segment images, each from its note: masks at the images' own size."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         report = api.segment_files(
             images,
             model=model,
@@ -77,7 +69,7 @@ def segment(
             precision=precision,
             runtime=runtime,
             overwrite=overwrite,
-            progress=_say,
+            progress=say,
         )
         lines = [
             [
@@ -91,7 +83,7 @@ def segment(
             for r in report.results
         ]
         if lines:
-            _table(["image", "note", "foreground %", "confidence", "seconds", "model"], lines)
+            table(["image", "note", "foreground %", "confidence", "seconds", "model"], lines)
         for place, reason in report.failures:
             print(f"failed: {place}: {reason}", file=sys.stderr)
         if report.results and report.failures:
@@ -110,7 +102,7 @@ def train(
     """Train a recipe into a run folder. Run it again to resume."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         result = api.train(recipe, settings=settings or [], out=output, device=device)
         print(result)
 
@@ -120,8 +112,8 @@ def recipes() -> None:
     """List the recipes."""
     from medtextdiff import api
 
-    with _one_line_errors():
-        _table(["recipe", "what it trains"], [[name, first_line] for name, first_line in api.recipes().items()])
+    with one_line_errors():
+        table(["recipe", "what it trains"], [[name, first_line] for name, first_line in api.recipes().items()])
 
 
 @app.command()
@@ -132,7 +124,7 @@ def show(
     """Print the whole configuration as JSON."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         print(api.show(what, settings=settings or []))
 
 
@@ -141,9 +133,9 @@ def models() -> None:
     """List the models that ship: size, what they were trained on, licence, scores."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         rows = [[m.name, m.task, f"{m.megabytes:.1f} MB", m.trained_on, m.licence, m.scores] for m in api.models()]
-        _table(["model", "task", "size", "trained on", "licence", "scores"], rows)
+        table(["model", "task", "size", "trained on", "licence", "scores"], rows)
 
 
 @app.command()
@@ -159,6 +151,7 @@ def evaluate(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Also score as the published code does.")
     ] = False,
+    masks: Masks = None,
     bank: Bank = None,
     settings: Annotated[
         list[str] | None,
@@ -171,7 +164,7 @@ def evaluate(
     """Score a model on a data set: per-image rows, intervals, and an HTML page."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         summary = api.evaluate(
             model,
             data=data,
@@ -183,13 +176,19 @@ def evaluate(
             at=at,
             as_published=as_published,
             settings=settings or [],
+            masks=masks,
             bank=bank,
             device=device,
             precision=precision,
             overwrite=overwrite,
-            progress=_say,
+            progress=say,
         )
-        _table(["score", "value"], [[name, text] for name, text in summary.items()])
+        table(["score", "value"], [[name, text] for name, text in summary.items()])
+
+
+app.command()(worth.sensitivity)
+app.command()(worth.probe)
+app.command()(worth.compare)
 
 
 @app.command()
@@ -206,16 +205,16 @@ def features(
     """Write the levels that the denoiser gives for one image (-o), or keep those of many (--bank). Resumes."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         where = {"model": model, "device": device, "precision": precision}
         if output is not None:
             shapes = api.features(source, out=output, bank=bank, overwrite=overwrite, **where)
-            _table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
+            table(["level", "shape"], [[name, "x".join(map(str, shape))] for name, shape in shapes.items()])
             return
-        report = api.fill_bank(source, bank=bank, budget_gb=budget_gb, progress=_say, **where)
-        _table(["images", "views there", "views made"], [[report.images, report.found, report.made]])
+        report = api.fill_bank(source, bank=bank, budget_gb=budget_gb, progress=say, **where)
+        table(["images", "views there", "views made"], [[report.images, report.found, report.made]])
         if report.dropped:
-            _say(f"{report.dropped} least used entries were dropped: the bank is full; give a larger --budget-gb")
+            say(f"{report.dropped} least used entries were dropped: the bank is full; give a larger --budget-gb")
         for place, reason in report.failures:
             print(f"failed: {place}: {reason}", file=sys.stderr)
         if report.unkept:
@@ -233,9 +232,9 @@ def pack(
     """Write a finished run without checkpoints and logs, in half precision: to ship or to share."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         sizes = api.pack(run, out=output, dtype=dtype)
-        _table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
+        table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
 
 
 @app.command()
@@ -255,13 +254,11 @@ def bench(
     """Measure time, memory and arithmetic on this machine, against the published way."""
     from medtextdiff.bench import run
 
-    with _one_line_errors():
-        tables = run.bench(
-            what or [], out=output, runs=runs, small=small, device=device, overwrite=overwrite, progress=_say
+    with one_line_errors():
+        found = run.bench(
+            what or [], out=output, runs=runs, small=small, device=device, overwrite=overwrite, progress=say
         )
-        for name, (header, *rows) in tables.items():
-            print(f"\n{name}")
-            _table(header, rows)
+        print_tables(found)
 
 
 @app.command()
@@ -273,9 +270,9 @@ def export(
     """Write a segmenter as graphs for another runtime, checked against torch; `segment --model` takes the folder."""
     from medtextdiff import api
 
-    with _one_line_errors():
-        errors = api.export(model, to=to, out=output, progress=_say)
-        _table(["graph", "largest error"], [[name, f"{error:.1e}"] for name, error in errors.items()])
+    with one_line_errors():
+        errors = api.export(model, to=to, out=output, progress=say)
+        table(["graph", "largest error"], [[name, f"{error:.1e}"] for name, error in errors.items()])
 
 
 @data_app.command("check")
@@ -288,8 +285,8 @@ def data_check(
     """Find what is wrong with a data set, and say how to mend it. Exits 1 when something must be mended."""
     from medtextdiff import api
 
-    with _one_line_errors():
-        findings = api.data_check(root, side=side, masks=masks, model=model, progress=_say)
+    with one_line_errors():
+        findings = api.data_check(root, side=side, masks=masks, model=model, progress=say)
         for finding in findings:
             print(f"{finding.severity}: {finding.code}: {finding.where}: {finding.message} -> {finding.how_to_mend}")
         errors = sum(finding.severity == "error" for finding in findings)
@@ -310,7 +307,7 @@ def convert_adm(
     """Turn an OpenAI guided-diffusion checkpoint into a diffusers folder, exactly."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         print(api.convert_adm(checkpoint, out=output, flags=flags, overwrite=overwrite))
 
 
@@ -329,7 +326,7 @@ def import_published(
     """Turn the published FastTextDiff or TextDiff weights into one of our runs."""
     from medtextdiff import api
 
-    with _one_line_errors():
+    with one_line_errors():
         print(
             api.import_published(
                 adm=adm, head=head, text=text, name=config, out=output, flags=flags, overwrite=overwrite
@@ -347,41 +344,3 @@ def main() -> None:
         print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)  # type: ignore[attr-defined]
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if os.environ.get("MEDTEXTDIFF_DEBUG"):
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.filename is not None:  # the system's own, e.g. a folder without permission
-        text = f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
-    expected = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("medtextdiff")
-    return text if expected else f"{type(error).__name__}: {text} (unexpected; MEDTEXTDIFF_DEBUG=1 shows where)"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> None:
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

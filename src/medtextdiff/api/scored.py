@@ -1,0 +1,45 @@
+"""Which images of a data set can be scored for a model, and each of them with its mask."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from medtextdiff.api.model import Model, as_picture
+from medtextdiff.data import images, transforms
+from medtextdiff.data.dataset import read_labels
+from medtextdiff.data.errors import DataError
+from medtextdiff.types import Record
+
+
+def records_of(model: Model, data: str | Path, split: str, masks: str | None = None) -> list[Record]:
+    """The records of `data` that can be scored, read as the model's own data was; `masks` names another folder.
+
+    Raises:
+        DataError: no data set, no such split, or no image with a mask.
+    """
+    records = model.run.data.at(data, masks).build().records(split)
+    scored = [record for record in records if record.mask is not None and record.image is not None]
+    if not scored:
+        raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
+    return scored
+
+
+def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The image as floats [H W C] in [0, 1] and its mask [H W], at its own size or made `at` x `at`.
+
+    Raises:
+        ImageError, DataError: a file that cannot be read, or a mask that does not fit.
+    """
+    assert record.image is not None
+    foreground = getattr(model.run.data, "foreground", "ids")
+    labels = read_labels(record, model.num_classes, "any" if foreground == "any" else "ids")
+    assert labels is not None
+    pixels = torch.from_numpy(as_picture(images.read(record.image)).pixels).permute(2, 0, 1)
+    if labels.shape != pixels.shape[-2:]:
+        raise DataError(f"record '{record.id}': the mask's size is not its image's; run medtextdiff data check")
+    truth = labels.long()
+    if at is not None:
+        pixels = transforms.resize_image(pixels, at)
+        truth = transforms.resize_mask(truth, at)
+    return pixels.permute(1, 2, 0).clamp(0, 1).numpy(), truth.numpy()
