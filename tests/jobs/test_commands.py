@@ -94,3 +94,21 @@ def test_a_wrong_call_is_one_line(words, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert told.startswith("error: ")
+
+
+def test_debugging_shows_the_error_and_runs_the_command_once(tmp_path, monkeypatch):
+    """A training that was stopped once began again, for the error was let through to be raised a second time."""
+    from medtextdiff import api, cli
+
+    calls = []
+
+    def fails(run: Path, **options: object) -> None:
+        calls.append(run)
+        raise ValueError("as it must")
+
+    monkeypatch.setattr(api, "data_check", fails)
+    monkeypatch.setenv("MEDTEXTDIFF_DEBUG", "1")
+    monkeypatch.setattr(sys, "argv", ["medtextdiff", "data", "check", str(tmp_path)])
+    with pytest.raises(ValueError, match="as it must"):
+        cli.main()
+    assert len(calls) == 1

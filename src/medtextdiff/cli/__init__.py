@@ -339,8 +339,10 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except Exception as error:
-        if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
-            app()  # typer's own way: prints the help, or raises again
+        if type(error).__name__ == "NoArgsIsHelpError":
+            app()  # typer's own way prints the help
+        if not hasattr(error, "format_message"):  # no wrong call: shown whole, as MEDTEXTDIFF_DEBUG asks
+            raise
         print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)  # type: ignore[attr-defined]
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
