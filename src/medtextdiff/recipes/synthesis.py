@@ -15,7 +15,7 @@ def autoencoder_gi() -> autoencoder_run.Run:
     """
     return autoencoder_run.Run(
         training=engine.Config(
-            max_steps=3500,
+            max_steps=3000,
             batch_size=8,
             learning_rate=5e-4,
             betas=(0.9, 0.99),
