@@ -15,7 +15,7 @@ from medtextdiff.training.device import is_main_process
 from medtextdiff.training.settings import FREE
 
 # On resuming. Where the data lies may change too: its files are known by their hashes. A feature bank is a cache.
-MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root", "bank"}
+MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root", "bank", "cache"}
 MAY_CHANGE |= {f"bank.{name}" for name in ("kind", "folder", "budget_gb", "dtype")}
 
 

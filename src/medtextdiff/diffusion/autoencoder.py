@@ -66,6 +66,11 @@ class Autoencoder(nn.Module):
         """Image pixels along a side for one latent position; each side of an image must be a multiple."""
         return self.patch * 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    @property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        """What is taken from each channel, and what it is multiplied with then."""
+        return self._shifts, self._scales
+
     def encode(self, images: Float[Tensor, "B 3 H W"]) -> Moments:
         """Normalised latents of images in [-1, 1], as a distribution.
 

@@ -1,6 +1,7 @@
 """How alike an image and its reconstruction are: the loss of an autoencoder, and the numbers of its report."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from medtextdiff import config
 from medtextdiff.diffusion.autoencoder import Autoencoder
 from medtextdiff.types import Batch
 
-Loss = Callable[[Autoencoder, Batch, torch.Generator], dict[str, Tensor]]
+Loss = Callable[[Any, Batch, torch.Generator], dict[str, Tensor]]
 
 _WINDOW, _SIGMA = 11, 1.5  # SSIM's (Wang et al. 2004)
 _PATCH, _STRIDE = 16, 8  # of the local spectrum

@@ -69,7 +69,7 @@ class Run(config.Config):
 
 class _Heldout:
     def __init__(self, records: list[Record], data: Data) -> None:
-        self.split, self._records, self._size = data.val_split, records, data.size
+        self.split, self._records, self._size = str(data.val_split), records, data.size
 
     def images(self) -> Tensor:
         return torch.stack(list(whole_images(self._records, self._size)))

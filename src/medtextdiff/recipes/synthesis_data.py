@@ -21,13 +21,13 @@ class Data(config.Config):
     """A data set by its folder, its layout found by looking; `source` says more where that is needed.
 
     size: images are made size x size, the whole image each time: a prompt speaks of the whole image, so nothing is
-    cut off. val_split: the images that are held out.
+    cut off. val_split: the images that are held out; None: none are.
     """
 
     root: str = ""
     source: SerializeAsAny[config.Config] | None = None
     train_split: str = "train"
-    val_split: str = "val"
+    val_split: str | None = "val"
     size: int = Field(default=128, ge=8, le=2048)
 
     def training(self) -> list[Record]:
@@ -42,8 +42,10 @@ class Data(config.Config):
         """The images that are held out, masks left out.
 
         Raises:
-            ConfigError: no root; DataError: no data set there, or no such split.
+            ConfigError: no root, or nothing is held out; DataError: no data set there, or no such split.
         """
+        if self.val_split is None:
+            raise ConfigError("data.val_split is null, but held-out images are needed here; name their split")
         return self._records(self.val_split)
 
     def _records(self, split: str) -> list[Record]:
