@@ -61,7 +61,9 @@ def test_a_root_that_is_not_there_is_named(settings):
 
 def test_files_exist_and_masks_fit(settings):
     for record in settings.build().records():
-        assert read(record.image).pixels.shape[:2] == read_mask(record.mask).shape
+        pixels = read(record.image).pixels
+        if record.mask is not None:  # sets for synthesis have none
+            assert pixels.shape[:2] == read_mask(record.mask).shape
         assert record.note.startswith("A bright disc")
 
 
@@ -84,6 +86,8 @@ def test_a_missing_image_is_named_with_its_row(settings):
 
 def test_a_missing_mask_is_named(settings):
     victim = settings.build().records()[1].mask
+    if victim is None:
+        pytest.skip("a set for synthesis, without masks")
     victim.unlink()
     with pytest.raises(DataError, match=victim.name):
         settings.build().records()

@@ -4,8 +4,11 @@ from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.exporting import export
+from medtextdiff.api.generating import GenerateReport, generate, generate_files
+from medtextdiff.api.generator import Generator
 from medtextdiff.api.importing import convert_adm, import_published
-from medtextdiff.api.model import Model, Result, load
+from medtextdiff.api.loading import load
+from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.shelf import models
@@ -13,6 +16,8 @@ from medtextdiff.api.training import recipes, show, train
 
 __all__ = [
     "BankReport",
+    "GenerateReport",
+    "Generator",
     "Model",
     "Result",
     "convert_adm",
@@ -21,6 +26,8 @@ __all__ = [
     "export",
     "features",
     "fill_bank",
+    "generate",
+    "generate_files",
     "import_published",
     "load",
     "models",

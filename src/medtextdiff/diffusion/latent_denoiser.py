@@ -111,7 +111,8 @@ class Scratch(config.Config):
     block_out_channels: tuple[int, ...] = (128, 192)
     layers_per_block: int = Field(default=1, ge=1)
     plain_levels: int = Field(default=0, ge=0)
-    attention_head_dim: int = Field(default=32, ge=1)  # of one head
+    attention_head_dim: int = Field(default=32, ge=1)  # of one head, where num_heads does not say
+    num_heads: int | None = Field(default=None, ge=1)  # at every level
     norm_num_groups: int = Field(default=16, ge=1)
     time_embedding_dim: int | None = Field(default=256, ge=4)
     dropout: float = Field(default=0.0, ge=0, lt=1)
@@ -131,7 +132,7 @@ class Scratch(config.Config):
         from diffusers import UNet2DConditionModel  # heavy
 
         reads = [level >= self.plain_levels for level in range(len(self.block_out_channels))]
-        heads = tuple(max(1, width // self.attention_head_dim) for width in self.block_out_channels)
+        heads = tuple(self.num_heads or max(1, width // self.attention_head_dim) for width in self.block_out_channels)
         try:
             unet = UNet2DConditionModel(
                 in_channels=channels,
