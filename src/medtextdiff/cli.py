@@ -109,7 +109,9 @@ def generate(
     column: Annotated[str, typer.Option(help="The column of --prompts that holds them.")] = "prompt",
     num: Annotated[int, typer.Option("-n", help="Images for each prompt.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first image; each further image has the next.")] = 0,
-    steps: Annotated[int | None, typer.Option(help="Passes through the denoiser; the default is the model's own.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Passes through the denoiser; the default is the model's own.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="How strongly the prompt counts; 1: as learned. Default: the model's own.")
     ] = None,

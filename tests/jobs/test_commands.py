@@ -19,6 +19,7 @@ COMMANDS = (
     "features",
     "data",
     "convert",
+    "generate",
     "import-published",
 )
 

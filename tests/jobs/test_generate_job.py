@@ -150,7 +150,9 @@ def test_memory_that_does_not_suffice_is_told(shop: Path, tmp_path: Path, monkey
 
     def full(self, *given):
         if done:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+            )
         done.append(1)
         return real(self, *given)
 
@@ -242,9 +244,7 @@ def test_a_packed_run_generates_alike(shop: Path, tmp_path: Path) -> None:
     packed = tmp_path / "packed"
     result = call("pack", shop / "run", "-o", packed)
     assert result.exit_code == 0, result.output
-    ours, theirs = (
-        medtextdiff.load(run, precision="float32").generate(PROMPTS[0]) for run in (shop / "run", packed)
-    )
+    ours, theirs = (medtextdiff.load(run, precision="float32").generate(PROMPTS[0]) for run in (shop / "run", packed))
     torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=0)
 
 
@@ -256,3 +256,20 @@ def test_training_goes_on_where_it_stopped(shop: Path, tmp_path: Path) -> None:
     assert call(*words).exit_code == 0
     ours, theirs = (medtextdiff.load(run).generate(PROMPTS[0]) for run in (tmp_path / "run", shop / "run"))
     assert ours.shape == theirs.shape
+
+
+def test_an_autoencoder_of_another_project_can_be_measured(shop: Path, tmp_path: Path) -> None:
+    from diffusers import AutoencoderKL
+
+    from medtextdiff import api
+    from medtextdiff.config import ConfigError
+    from medtextdiff.diffusion import autoencoder
+
+    AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(tmp_path / "theirs")
+    report = api.measure_autoencoder(tmp_path / "theirs", data=shop / "data", out=tmp_path / "ours", size=16)
+    again = autoencoder.Config(path=str(tmp_path / "ours")).build()
+    assert again.report == report
+    assert len(again.vae.config.latents_mean) == 4
+    assert (tmp_path / "ours" / "reconstructions.png").is_file()
+    with pytest.raises(ConfigError, match="exists"):
+        api.measure_autoencoder(tmp_path / "theirs", data=shop / "data", out=tmp_path / "ours", size=16)

@@ -7,7 +7,7 @@ from medtextdiff.diffusion import autoencoder, objective, sampling
 from medtextdiff.recipes import synthesis
 from medtextdiff.synthesis import conditioning
 from medtextdiff.synthesis.latents import Latents
-from medtextdiff.text.encoders import clip
+from medtextdiff.text.encoders import clip, tiny
 from medtextdiff.types import TextFeatures
 from tests.synthesis.conftest import moments, tiny_config
 
@@ -183,3 +183,17 @@ def test_the_published_network_steps(records):
         optimizer.step()
         values.append(float(found.detach()))
     assert values[1] < values[0]
+
+
+def test_clip_reads_prompts_as_in_the_published_setting(tmp_path, records):
+    model = tiny_config(text=clip.Config.tiny(tmp_path).replace(max_tokens=64)).build()
+    assert torch.isfinite(model.loss(batch(records), rng())["loss"])
+    model.read(["word " * 200])
+    assert model.text.cuts.notes == 1
+
+
+def test_an_encoder_that_is_trained_gets_gradients(records):
+    model = tiny_config(text=tiny.Config(trainable=True)).build()
+    torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.1)
+    model.train().loss(batch(records), rng())["loss"].backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.text.parameters())

@@ -8,6 +8,7 @@ from medtextdiff.api.generating import GenerateReport, generate, generate_files
 from medtextdiff.api.generator import Generator
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.loading import load
+from medtextdiff.api.measuring import measure_autoencoder
 from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.segmenting import features, segment, segment_files
@@ -30,6 +31,7 @@ __all__ = [
     "generate_files",
     "import_published",
     "load",
+    "measure_autoencoder",
     "models",
     "pack",
     "recipes",

@@ -123,9 +123,7 @@ class Generator:
             with self._autocast():
                 images = self.system.sample(prompts, seeds, self.size, settings).float().cpu()
         except (MemoryError, RuntimeError) as error:  # on a CPU torch has no type of its own for it
-            if not (
-                isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-            ):
+            if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)):
                 raise
             raise ConfigError(
                 f"{len(prompts)} images at once do not fit in the memory of {self.device}; give a smaller batch size "

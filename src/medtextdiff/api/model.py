@@ -259,7 +259,9 @@ def _load_export(folder: Path, name: str, device: str, precision: str, runtime: 
 def _segmentation_run(folder: Path, name: str) -> segmentation_run.Run:
     run = run_folder.read_config(folder)
     if not isinstance(run, segmentation_run.Run):
-        raise ConfigError(f"{name} is no segmentation run but a {run.kind()}; it cannot segment (a generator: use generate)")
+        raise ConfigError(
+            f"{name} is no segmentation run but a {run.kind()}; it cannot segment (a generator: use generate)"
+        )
     return run
 
 

@@ -96,7 +96,7 @@ def timesteps(settings: Config, num_timesteps: int) -> list[int]:
     last = num_timesteps - 1
     if settings.spacing == "linspace" and settings.steps > 1:
         return torch.linspace(last, 0, settings.steps, dtype=torch.float64).round().long().tolist()
-    return torch.linspace(last, 0, settings.steps + 1, dtype=torch.float64)[:-1].round().long().tolist()
+    return [last - k * num_timesteps // settings.steps for k in range(settings.steps)]
 
 
 def guide(

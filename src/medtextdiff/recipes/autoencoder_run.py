@@ -20,7 +20,7 @@ from medtextdiff.synthesis import reconstructions
 from medtextdiff.training import engine
 from medtextdiff.types import Record
 
-_MEASURED = 512  # images from which the latents' mean and deviation are estimated
+_MOST = 512  # images that are measured, and held-out ones that are reported: an even choice where there are more
 _BATCH = 8
 
 
@@ -56,46 +56,55 @@ class Run(config.Config):
         records, heldout = unlabelled(self.data.training()), unlabelled(self.data.heldout())
         view = self.augmentation.replace(crop=self.data.size, scale=(1.0, self.zoom), note_dropout=0.0)
         data = Dataset(records, size=round(self.data.size * self.zoom), augmentation=view).check()
-        shown = _Heldout(heldout, self.data)
+        shown = Heldout(heldout, self.data)
         return Job(
             Wrapped(autoencoder=part),
             on_component("autoencoder", self.loss.build()),
             data,
             validate=shown.validate,
             data_hashes=hashes(records),
-            conclude=_Conclusion(records, shown, self.data),
+            conclude=Conclusion(records, shown, self.data),
         )
 
 
-class _Heldout:
+class Heldout:
+    """The images that are held out, and the scores of their reconstructions."""
+
     def __init__(self, records: list[Record], data: Data) -> None:
-        self.split, self._records, self._size = str(data.val_split), records, data.size
+        self.split, self._records, self._size = str(data.val_split), _some(records), data.size
 
     def images(self) -> Tensor:
+        """Up to 512 of them, [N, 3, H, W] in [-1, 1]."""
         return torch.stack(list(whole_images(self._records, self._size)))
 
     def validate(self, model: nn.Module) -> dict[str, float]:
+        """PSNR, SSIM and L1 of their reconstructions."""
         scores = reconstructions.report(_part(model), self.images(), self.split)
         return {name: scores[name]["mean"] for name in ("psnr", "ssim", "l1")}
 
 
-class _Conclusion:
-    """Measures the latents on the training images, and reports on the held-out ones."""
+class Conclusion:
+    """What follows the training: the latents are measured on training images, the held-out ones reported."""
 
-    def __init__(self, records: list[Record], heldout: _Heldout, data: Data) -> None:
+    def __init__(self, records: list[Record], heldout: Heldout, data: Data) -> None:
         self._records, self._heldout, self._data = records, heldout, data
 
     def __call__(self, model: nn.Module, run_dir: Path) -> list[str]:
+        """Measure and report into the model; the sheet goes into `run_dir`. Gives its name."""
         part = _part(model)
         part.eval()
         device = next(part.parameters()).device
-        step = max(1, len(self._records) // _MEASURED)
-        images = torch.stack(list(whole_images(self._records[::step][:_MEASURED], self._data.size)))
-        part.normalise(batch.to(device) for batch in images.split(_BATCH))
+        chosen = _some(self._records)
+        batches = (chosen[first : first + _BATCH] for first in range(0, len(chosen), _BATCH))
+        part.normalise(torch.stack(list(whole_images(batch, self._data.size))).to(device) for batch in batches)
         heldout = self._heldout.images()
         part.report = reconstructions.report(part, heldout, self._heldout.split)
         reconstructions.write_sheet(run_dir / reconstructions.SHEET, part, list(heldout))
         return [reconstructions.SHEET]
+
+
+def _some(records: list[Record]) -> list[Record]:
+    return records[:: max(1, len(records) // _MOST)][:_MOST]
 
 
 def _part(model: Any) -> autoencoder.Autoencoder:

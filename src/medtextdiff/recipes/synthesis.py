@@ -59,7 +59,7 @@ def msdm_small() -> msdm_run.Run:
         training=engine.Config(
             max_steps=8000,
             batch_size=32,
-            learning_rate=8e-4,
+            learning_rate=6e-4,
             betas=(0.9, 0.99),
             weight_decay=0.01,
             warmup_steps=200,
@@ -166,7 +166,7 @@ def msdm_tiny() -> msdm_run.Run:
     """
     run = msdm_small()
     return run.replace(
-        model=run.model.replace(  # type: ignore[attr-defined]
+        model=run.model.replace(
             text=tiny.Config(),
             conditioning=conditioning.Config(width=16),
             denoiser=latent_denoiser.Scratch.tiny(),

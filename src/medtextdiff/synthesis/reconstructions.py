@@ -61,7 +61,7 @@ def require_report(autoencoder: Autoencoder, path: str) -> dict[str, Any]:
     if autoencoder.report is None:
         raise ConfigError(
             f"{path} has no {REPORT}, so nobody knows whether its images can be trusted; finish its training "
-            "(medtextdiff train synthesis.autoencoder_gi writes it at the end), or write one: medtextdiff.api."
-            "report_reconstructions"
+            "(medtextdiff train synthesis.autoencoder_gi writes it at the end), or, for one of another project, "
+            "medtextdiff.api.measure_autoencoder"
         )
     return autoencoder.report

@@ -1,7 +1,7 @@
 """ROCOv2 (arXiv 2405.10004): radiology figures with captions and UMLS concepts, in its official files.
 
-    root/{train,valid,test}_captions.csv: ID,Caption    root/{train,valid,test}_images/ID.jpg
-    root/{train,valid,test}_concepts.csv: ID,CUIs (parted by ;)    root/cui_mapping.csv: CUI, name
+root/{train,valid,test}_captions.csv: ID,Caption    root/{train,valid,test}_images/ID.jpg
+root/{train,valid,test}_concepts.csv: ID,CUIs (parted by ;)    root/cui_mapping.csv: CUI, name
 """
 
 from functools import partial
