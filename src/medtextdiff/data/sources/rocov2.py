@@ -4,6 +4,7 @@ root/{train,valid,test}_captions.csv: ID,Caption    root/{train,valid,test}_imag
 root/{train,valid,test}_concepts.csv: ID,CUIs (parted by ;)    root/cui_mapping.csv: CUI, name
 """
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +39,12 @@ class Config(config.Config):
     def tiny(cls, folder: Path) -> "Config":
         """Write a made-up set into `folder` and give its config."""
         for number, split in enumerate(("train", "valid")):
-            made = made_up.write(folder / split, num=4, seed=number)
+            made = made_up.write(folder / split, ".jpg", num=4, seed=number)
             (folder / split / "images").rename(folder / f"{split}_images")
+            shutil.rmtree(folder / split)
             names = [f"ROCOv2_2023_{split}_{k:06d}" for k in range(len(made))]
             for example, name in zip(made, names, strict=True):
-                (folder / f"{split}_images" / f"{example.name}.png").rename(folder / f"{split}_images" / f"{name}.png")
+                (folder / f"{split}_images" / f"{example.name}.jpg").rename(folder / f"{split}_images" / f"{name}.jpg")
             captions = [f'{name},"{e.note}"\n' for e, name in zip(made, names, strict=True)]
             (folder / f"{split}{CAPTIONS}").write_text("ID,Caption\n" + "".join(captions), encoding="utf-8")
             concepts = "".join(f"{name},C0000001;C0000002\n" for name in names)

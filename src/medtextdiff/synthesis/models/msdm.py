@@ -129,6 +129,6 @@ class MSDM(nn.Module):
         return predict
 
 
-def loss(model: MSDM, batch: LatentBatch, rng: torch.Generator) -> dict[str, Tensor]:
+def loss(model: Any, batch: LatentBatch, rng: torch.Generator) -> dict[str, Tensor]:
     """`MSDM.loss`, in the form that the training loop calls."""
     return model.loss(batch, rng)
