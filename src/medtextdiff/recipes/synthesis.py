@@ -17,8 +17,8 @@ def autoencoder_gi() -> autoencoder_run.Run:
 
     Source: ours, as small as one core can train: the published one (Medfusion's, arXiv 2212.07501) has 13.4 M
     parameters and its latents are not normalised. 5.8 M parameters; 6.2 GFLOP an image forwards, about 150 GFLOP a
-    step of 8, about 2 s on one CPU core (AVX512-BF16). At its end the latents are measured and `autoencoder/reconstruction.json` and `reconstructions.png` are
-    written, which `synthesis.msdm_small` asks for.
+    step of 8, about 2 s on one CPU core (AVX512-BF16). At its end the latents are measured and
+    `autoencoder/reconstruction.json` and `reconstructions.png` are written; `synthesis.msdm_small` asks for the first.
     Command: medtextdiff train synthesis.autoencoder_gi --set data.root=DIR -o RUN
     """
     return autoencoder_run.Run(
