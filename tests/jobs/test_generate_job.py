@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 import medtextdiff
+from medtextdiff.api import Generator
+from medtextdiff.config import ConfigError
 from tests.jobs.conftest import SECRET, call, refused, write_data
 
 PROMPTS = ("One disc on the left.", "One disc on the right.")
@@ -124,8 +127,6 @@ def test_what_is_there_is_not_made_again(shop: Path, tmp_path: Path) -> None:
 def test_what_was_made_stays_when_a_person_stops_it(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medtextdiff.api.generator import Generator
-
     real, done = Generator._sample, []
 
     def stopped_at_the_third(self, *given):
@@ -179,18 +180,10 @@ def test_prompts_come_from_a_table(shop: Path, tmp_path: Path) -> None:
     ("words", "says"),
     [
         (("",), "prompt 1 is empty"),
-        (("a disc", "  "), "prompt 2 is empty"),
         ((SECRET + " word" * 5000,), "prompt 1 has 5001 words"),
         ((SECRET, "-n", 0), "-n 0 asks for no image"),
-        ((SECRET, "-n", -3), "-n -3 asks for no image"),
         ((SECRET, "--sampler", "dpm"), "did you mean 'dpm++'"),
-        ((SECRET, "--steps", 0), "steps must be from 1 to 1000, got 0"),
-        ((SECRET, "--steps", 5000), "steps must be from 1 to 1000, got 5000"),
         ((SECRET, "--guidance", "1e9"), "guidance must be from 0 to 30, got 1e+09"),
-        ((SECRET, "--guidance", "nan"), "guidance must be from 0 to 30, got nan"),
-        ((SECRET, "--seed", -1), "seed must be from 0"),
-        ((SECRET, "--batch-size", 0), "--batch-size 0 is too small"),
-        ((SECRET, "--device", "tpu"), "no device 'tpu'"),
         ((), "there is no prompt"),
         ((SECRET, "--prompts", "TABLE"), "not both"),
         (("--prompts", "TABLE", "--column", "prompts"), "no column 'prompts'"),
@@ -204,6 +197,32 @@ def test_bad_requests_are_refused_in_one_line(shop: Path, tmp_path: Path, words:
     given = [tmp_path / f"{word}.csv" if word in ("TABLE", "HOLE") else word for word in words]
     refused(call("generate", *given, "--model", shop / "run", "-o", tmp_path / "out"), says)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def loaded(shop: Path) -> Generator:
+    return medtextdiff.load(shop / "run")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "says"),
+    [
+        ([], {}, "there is no prompt"),
+        (["a disc", "  "], {}, "prompt 2 is empty"),
+        (SECRET, {"steps": 0}, "steps must be from 1 to 1000, got 0"),
+        (SECRET, {"steps": 5000}, "steps must be from 1 to 1000, got 5000"),
+        (SECRET, {"guidance": float("nan")}, "guidance must be from 0 to 30, got nan"),
+        (SECRET, {"guidance": -1.0}, "guidance must be from 0 to 30, got -1"),
+        (SECRET, {"sampler": "heun"}, "no sampler 'heun'"),
+        (SECRET, {"seed": -1}, "seed must be from 0"),
+        (SECRET, {"seed": 2**62}, "seed must be from 0"),
+        (SECRET, {"batch_size": 0}, "batch_size 0 is too small"),
+    ],
+)
+def test_bad_calls_are_refused(loaded: Generator, prompts: str | list[str], options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        loaded.generate(prompts, **options)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("part", ["autoencoder", "denoiser", "conditioning"])
@@ -262,7 +281,6 @@ def test_an_autoencoder_of_another_project_can_be_measured(shop: Path, tmp_path:
     from diffusers import AutoencoderKL
 
     from medtextdiff import api
-    from medtextdiff.config import ConfigError
     from medtextdiff.diffusion import autoencoder
 
     AutoencoderKL(block_out_channels=(8,), norm_num_groups=4).save_pretrained(tmp_path / "theirs")
