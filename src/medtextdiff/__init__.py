@@ -6,16 +6,18 @@
     result = model.segment("slide.png", "The nuclei density in the upper right is high.")
     result.mask            # Int[H W], at the image's own size
 
+    images = medtextdiff.load(RUN).generate(["an image with one polyp"], seed=7)  # Float[B 3 H W] in [0, 1]
+
 Nothing heavy is imported until the first call.
 """
 
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load", "segment", "train"]
+__all__ = ["__version__", "evaluate", "generate", "load", "segment", "train"]
 
 if TYPE_CHECKING:
-    from medtextdiff.api import evaluate, load, segment, train
+    from medtextdiff.api import evaluate, generate, load, segment, train
 
 
 def __getattr__(name: str) -> Any:

@@ -22,6 +22,8 @@ def part(request, tmp_path):
     cls = importlib.import_module(f"{encoders.__name__}.{request.param}").Config
     if "path" not in cls.model_fields:
         return cls()
+    if hasattr(cls, "tiny"):
+        return cls.tiny(tmp_path)
     tiny.Config().build().save_pretrained(str(tmp_path))
     return cls(path=str(tmp_path))
 

@@ -22,6 +22,7 @@ COMMANDS = (
     "features",
     "data",
     "convert",
+    "generate",
     "import-published",
 )
 

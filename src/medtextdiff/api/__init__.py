@@ -5,8 +5,12 @@ from medtextdiff.api.comparing import compare
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
 from medtextdiff.api.exporting import export
+from medtextdiff.api.generating import GenerateReport, generate, generate_files
+from medtextdiff.api.generator import Generator
 from medtextdiff.api.importing import convert_adm, import_published
-from medtextdiff.api.model import Model, Result, load
+from medtextdiff.api.loading import load
+from medtextdiff.api.measuring import measure_autoencoder
+from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
 from medtextdiff.api.segmenting import features, segment, segment_files
@@ -16,6 +20,8 @@ from medtextdiff.api.training import recipes, show, train
 
 __all__ = [
     "BankReport",
+    "GenerateReport",
+    "Generator",
     "Model",
     "Result",
     "compare",
@@ -25,8 +31,11 @@ __all__ = [
     "export",
     "features",
     "fill_bank",
+    "generate",
+    "generate_files",
     "import_published",
     "load",
+    "measure_autoencoder",
     "models",
     "pack",
     "probe",

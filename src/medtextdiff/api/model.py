@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from medtextdiff.api import exports, shelf
+from medtextdiff.api.computing import device_of, digest, precision_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, transforms
 from medtextdiff.data.errors import ImageError
@@ -200,8 +201,8 @@ def load(
     if is_export(folder):
         return _load_export(folder, str(name_or_run), device, precision, runtime)
     if runtime in ("auto", exports.TORCH):
-        return _load_run(folder, str(name_or_run), _device(device), precision, bank)
-    sha256 = _digest(check_components(folder))
+        return _load_run(folder, str(name_or_run), device_of(device), precision, bank)
+    sha256 = digest(check_components(folder))
     place = exports.cache_place(sha256, runtime)
     if not place.exists():
         progress(f"exporting {name_or_run} to {runtime}, once; it is kept in {place}")
@@ -224,13 +225,13 @@ def _load_run(
     segmenter = run.build_model(folder)
     load_components(segmenter, folder, built=run_folder.own_parts(run.model))
     segmenter = segmenter.eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    computed_in = _precision(precision, where)
+    computed_in = precision_of(precision, where)
     denoiser = getattr(segmenter, "denoiser", None)
     if computed_in == "bf16" and denoiser is not None and not any(w.requires_grad for w in denoiser.parameters()):
         denoiser.to(torch.bfloat16)  # autocast would cast frozen weights anew for every image: 2.2 GB for the ADM
     if bank is not None:
         _attach(segmenter, bank, name)
-    return Model(name, run, segmenter, where, computed_in, _digest(hashes))
+    return Model(name, run, segmenter, where, computed_in, digest(hashes))
 
 
 def _attach(segmenter: Any, bank: str | Path | feature_bank.Config, name: str) -> None:
@@ -248,7 +249,7 @@ def _load_export(folder: Path, name: str, device: str, precision: str, runtime: 
     if device not in ("auto", "cpu"):
         raise ConfigError(f"exported graphs run on the CPU, not on '{device}'; leave --device out, or --runtime torch")
     cpu, offered = torch.device("cpu"), exports.precisions(own)
-    chosen: str = _precision(precision, cpu)
+    chosen: str = precision_of(precision, cpu)
     if precision == "auto" and chosen not in offered:
         chosen = offered[0]
     segmenter, about = exports.open_folder(folder, chosen)
@@ -258,7 +259,9 @@ def _load_export(folder: Path, name: str, device: str, precision: str, runtime: 
 def _segmentation_run(folder: Path, name: str) -> segmentation_run.Run:
     run = run_folder.read_config(folder)
     if not isinstance(run, segmentation_run.Run):
-        raise ConfigError(f"{name} is no segmentation run but a {run.kind()}; it cannot segment")
+        raise ConfigError(
+            f"{name} is no segmentation run but a {run.kind()}; it cannot segment (a generator: use generate)"
+        )
     return run
 
 
@@ -283,38 +286,3 @@ def as_picture(image: Image) -> Picture:
     if not (np.isfinite(pixels).all() and pixels.min() >= 0 and pixels.max() <= 1):
         raise ImageError("a float image array lies in [0, 1] without NaN; this one does not: scale it first")
     return Picture(pixels.astype(np.float32))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device '{name}' is not there: torch sees no GPU; use --device cpu")
-    return device
-
-
-def _precision(name: str, device: torch.device) -> Literal["float32", "bf16"]:
-    if name not in ("auto", "float32", "bf16"):
-        raise ConfigError(f"no precision '{name}'; give auto, float32 or bf16")
-    if name != "auto":
-        return cast(Literal["float32", "bf16"], name)
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units() else "float32"
-
-
-def _has_bf16_units() -> bool:
-    """Whether the CPU multiplies in bf16 (AVX512-BF16 or AMX), and does not only emulate it."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def _digest(hashes: dict[str, str]) -> str:
-    import hashlib
-
-    return hashlib.sha256("".join(f"{name}{value}" for name, value in sorted(hashes.items())).encode()).hexdigest()

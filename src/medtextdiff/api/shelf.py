@@ -28,8 +28,8 @@ def models() -> list[Card]:
     return [_card(PRETRAINED / name) for name in builtin_names()]
 
 
-def find(name_or_run: str | Path) -> Path:
-    """The run folder that a shipped model's name or a path means.
+def find(name_or_run: str | Path, task: str = "segment") -> Path:
+    """The run folder that a shipped model's name or a path means; an error offers the models for `task`.
 
     Raises:
         ConfigError: neither; the nearest name is offered.
@@ -41,8 +41,8 @@ def find(name_or_run: str | Path) -> Path:
         return path
     if path.is_dir():
         raise ConfigError(f"{path} is no run folder: it has no {CONFIG}; give a folder that `medtextdiff train` wrote")
-    segmenters = [card.name for card in models() if card.task == "segment"]
-    raise ConfigError(f"no model or run folder '{name_or_run}'; {nearest(str(name_or_run), segmenters)}")
+    known = [card.name for card in models() if card.task == task]
+    raise ConfigError(f"no model or run folder '{name_or_run}'; {nearest(str(name_or_run), known)}")
 
 
 def _card(folder: Path) -> Card:

@@ -15,7 +15,7 @@ from medtextdiff.training.device import is_main_process
 from medtextdiff.training.settings import FREE
 
 # On resuming. Where the data lies may change too: its files are known by their hashes. A feature bank is a cache.
-MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root", "bank"}
+MAY_CHANGE = {*(f"training.{name}" for name in FREE), "data.root", "bank", "cache"}
 MAY_CHANGE |= {f"bank.{name}" for name in ("kind", "folder", "budget_gb", "dtype")}
 
 
@@ -63,26 +63,29 @@ def train(
     hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
     result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)
     if is_main_process():
-        finish(run, job.model, run_dir)
+        also = [] if job.conclude is None else job.conclude(job.model, run_dir)
+        finish(run, job.model, run_dir, also=also, kept=job.kept)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
 
 
-def finish(run: Config, model: Any, run_dir: Path, *, dtype: Any = None, also: Sequence[str] = ()) -> None:
+def finish(
+    run: Config, model: Any, run_dir: Path, *, dtype: Any = None, also: Sequence[str] = (), kept: Sequence[str] = ()
+) -> None:
     """Write the components and the config that finds them: what makes a run folder complete.
 
-    `also` names further files in the folder that the manifest shall seal.
+    `also` names further files in the folder that the manifest shall seal, `kept` frozen components to be saved, too.
     """
-    run_folder.write_config(_with_own_parts(run, model), run_dir)
-    components.save_components(model, run_dir, dtype=dtype, also=[run_folder.CONFIG, *also])
+    run_folder.write_config(_with_own_parts(run, model, kept), run_dir)
+    components.save_components(model, run_dir, dtype=dtype, also=[run_folder.CONFIG, *also], kept=kept)
 
 
-def _with_own_parts(run: Config, model: Any) -> Config:
-    """The config in which each component that was trained and saved whole is loaded from the run folder."""
+def _with_own_parts(run: Config, model: Any, kept: Sequence[str]) -> Config:
+    """The config in which each component that is saved whole is loaded from the run folder."""
     settings: Config = run.model  # type: ignore[attr-defined]
     for name, child in model.named_children():
         part = getattr(settings, name, None)
-        trained = any(weight.requires_grad for weight in child.parameters())
-        if trained and hasattr(child, "save_pretrained") and isinstance(part, Config):
+        saved = name in kept or any(weight.requires_grad for weight in child.parameters())
+        if saved and hasattr(child, "save_pretrained") and isinstance(part, Config):
             settings = settings.replace(**{name: part.saved(f"./{name}")})  # type: ignore[attr-defined]
     return run.replace(model=settings)
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from medtextdiff.cli import worth
+from medtextdiff.cli import synthesis, worth
 from medtextdiff.cli.options import Bank, Device, Masks, Model, Output, Overwrite, Precision, Runtime, Settings
 from medtextdiff.cli.printing import one_line_errors, say, table
 from medtextdiff.cli.printing import tables as print_tables
 
 app = typer.Typer(
     name="medtextdiff",
-    help="Text-conditioned diffusion for medical images: image + clinical note -> mask.",
+    help="Text-conditioned diffusion for medical images: image + clinical note -> mask, prompt -> image.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -189,6 +189,7 @@ def evaluate(
 app.command()(worth.sensitivity)
 app.command()(worth.probe)
 app.command()(worth.compare)
+app.command()(synthesis.generate)
 
 
 @app.command()

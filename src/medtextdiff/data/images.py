@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from medtextdiff.data.atomic import whole_file
 from medtextdiff.data.decoding import Stored, decode
@@ -116,15 +117,22 @@ def write_mask(path: str | Path, mask: Int[np.ndarray, "H W"], overwrite: bool =
 
 
 def write_picture(path: str | Path, picture: Picture, overwrite: bool = False) -> None:
-    """An image with 8 bits a channel; the format is the name's: .png, .jpg, .tif or .bmp."""
+    """An image with 8 bits a channel; the format is the name's: .png, .jpg, .tif or .bmp.
+
+    In a PNG the strings of `header["text"]`, if there are any, become its text.
+    """
     path = Path(path)
     formats = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
     if path.suffix.lower() not in formats:
         raise ImageError(f"cannot write {path}: the name must end in {', '.join(formats)}")
     values = _to_bytes(picture.pixels)
     image = Image.fromarray(values[:, :, 0] if values.shape[2] == 1 else values)
+    kind, text = formats[path.suffix.lower()], PngInfo()
+    for name, value in picture.header.get("text", {}).items():
+        text.add_text(name, value)
+    more = {"pnginfo": text} if kind == "PNG" else {}
     with whole_file(path, overwrite) as file:
-        image.save(file, format=formats[path.suffix.lower()])
+        image.save(file, format=kind, **more)
 
 
 def write_overlay(path: str | Path, picture: Picture, mask: Int[np.ndarray, "H W"], overwrite: bool = False) -> None:

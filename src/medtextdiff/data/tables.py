@@ -25,12 +25,17 @@ class Row:
 
 
 def read_table(
-    path: str | Path, required: Sequence[str] = (), optional: Sequence[str] = (), *, only_known: bool = False
+    path: str | Path,
+    required: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    *,
+    only_known: bool = False,
+    delimiter: str = ",",
 ) -> list[Row]:
     """All rows of a .csv, .tsv (UTF-8), .xlsx (first sheet) or .jsonl table; blank lines are left out.
 
     `optional` names columns that may be absent; a column that is spelled almost like an absent one is an error, since
-    it would be overlooked. Other columns are kept, unless `only_known`.
+    it would be overlooked. Other columns are kept, unless `only_known`. `delimiter` is that of a .csv.
 
     Raises:
         DataError: missing, empty, not UTF-8, ragged, another type, a missing or misspelt column. The message names
@@ -38,7 +43,7 @@ def read_table(
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
-        ".csv": lambda file: _read_csv(file, ","),
+        ".csv": lambda file: _read_csv(file, delimiter),
         ".tsv": lambda file: _read_csv(file, "\t"),
         ".xlsx": _read_xlsx,
         ".jsonl": _read_jsonl,
@@ -104,7 +109,7 @@ def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
     if not lines:
         raise DataError(f"table {path} is empty")
     columns = [cell.strip() for cell in lines[0][1]]
-    if len(columns) == 1 and (";" in columns[0] or "\t" in columns[0]):
+    if len(columns) == 1 and delimiter == "," and (";" in columns[0] or "\t" in columns[0]):
         raise DataError(f"table {path} separates its columns with ';' or tabs; save it with commas")
     for line, cells in lines[1:]:
         if len(cells) != len(columns):

@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from medtextdiff import config
 from medtextdiff.diffusion import walk
+from medtextdiff.diffusion.folders import load_strictly, one_line
 from medtextdiff.types import Levels, TextFeatures
 
 _IMAGE_CHANNELS = 3
@@ -223,7 +223,7 @@ class Scratch(config.Config):
             )
         except (ValueError, ZeroDivisionError, IndexError) as error:
             raise DenoiserError(
-                f"no U-Net with widths {self.block_out_channels} and {self.norm_num_groups} groups: {_one_line(error)}"
+                f"no U-Net with widths {self.block_out_channels} and {self.norm_num_groups} groups: {one_line(error)}"
             ) from None
         return Denoiser(unet, patch=self.patch, trainable=self.trainable)
 
@@ -240,51 +240,4 @@ def _patch(in_channels: int) -> int:
 def _load(path: str, dtype: torch.dtype) -> Any:
     from diffusers import UNet2DModel  # heavy
 
-    folder = Path(path)
-    if folder.exists() and not (folder / "config.json").is_file():
-        raise DenoiserError(f"no denoiser in {path}: it needs config.json and *.safetensors of a UNet2DModel")
-    try:
-        name = UNet2DModel.load_config(path).get("_class_name")
-        if name != "UNet2DModel":
-            raise DenoiserError(f"{path} holds a {name}, not a UNet2DModel")
-        # Never a pickle; and no silent random weights for what the file lacks.
-        with _quiet():
-            unet, info = UNet2DModel.from_pretrained(
-                path, use_safetensors=True, torch_dtype=dtype, output_loading_info=True
-            )
-    except DenoiserError:
-        raise
-    except Exception as error:  # diffusers, safetensors and the hub raise a dozen types on a bad folder or id
-        reason = _one_line(error) if folder.exists() else "neither a folder nor a model id that can be fetched"
-        raise DenoiserError(f"cannot load a denoiser from {path}: {reason}") from None
-    _check_loaded(path, unet, info)
-    return unet
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without diffusers' own log lines: what went wrong is told once, by our error."""
-    from diffusers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-
-
-def _check_loaded(path: str, unet: nn.Module, info: dict[str, Any]) -> None:
-    for fault in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if found := list(info.get(fault) or ()):
-            raise DenoiserError(
-                f"{path} does not fit its config: {len(found)} {fault.replace('_', ' ')}, e.g. {found[0]}"
-            )
-    for key, value in unet.named_parameters():
-        if not torch.isfinite(value).all():
-            raise DenoiserError(f"{path} is damaged: '{key}' holds values that are not finite")
-
-
-def _one_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return load_strictly(UNet2DModel, path, "a denoiser", DenoiserError, dtype)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -51,6 +52,19 @@ def heat(probability: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
     stops = np.linspace(0, 1, len(HEAT))
     channels = [np.interp(probability, stops, [colour[c] for colour in HEAT]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
+
+
+def grid(images: Sequence[Float[np.ndarray, "H W 3"]], columns: int, gap: int = 2) -> Float[np.ndarray, "h w 3"]:
+    """Images of one size in rows of `columns`, parted by white; missing places stay white."""
+    height, width, _ = images[0].shape
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), dtype=np.float32)
+    for place, image in enumerate(images):
+        row, column = divmod(place, columns)
+        top, left = row * (height + gap), column * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
 
 
 def shrink_image(image: UInt8[np.ndarray, "H W 3"], max_side: int) -> UInt8[np.ndarray, "h w 3"]:

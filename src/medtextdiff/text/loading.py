@@ -16,11 +16,12 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model", "spiece.model")
 
 
-def load_pretrained(path: str) -> tuple[Any, Any]:
+def load_pretrained(path: str, model_class: Any = None) -> tuple[Any, Any]:
     """The model (float32, no task head) and the tokenizer called `path`.
 
     Args:
         path: `builtin:NAME` for an encoder that ships with the package, a folder, or a hub id.
+        model_class: a transformers class that reads the folder; None: the one that its config names.
 
     Raises:
         TextError: not there, incomplete, damaged, weights that would run code, or a tokenizer that does not fit.
@@ -28,7 +29,7 @@ def load_pretrained(path: str) -> tuple[Any, Any]:
     source = _find(path)
     try:
         with quiet():
-            model, info = _load_model(source)
+            model, info = _load_model(source, model_class)
             tokenizer = load_tokenizer(source)
     except TextError:
         raise
@@ -113,13 +114,13 @@ def _check_complete(folder: Path) -> None:
             raise TextError(f"the text encoder folder '{folder}' lacks {what} ({' or '.join(names[:3])}); add it")
 
 
-def _load_model(source: Path | str) -> tuple[Any, dict[str, Any]]:
+def _load_model(source: Path | str, model_class: Any) -> tuple[Any, dict[str, Any]]:
     from transformers import AutoConfig, AutoModel
 
     local = isinstance(source, Path)
     model_config = AutoConfig.from_pretrained(source, local_files_only=local, trust_remote_code=False)
     options = {"add_pooling_layer": False} if model_config.model_type == "bert" else {}
-    return AutoModel.from_pretrained(
+    return (model_class or AutoModel).from_pretrained(
         source,
         local_files_only=local,
         trust_remote_code=False,

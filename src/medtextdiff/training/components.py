@@ -16,21 +16,28 @@ MANIFEST = "manifest.json"
 
 
 def save_components(
-    model: nn.Module, run_dir: Path, *, dtype: torch.dtype | None = None, also: Iterable[str] = ()
+    model: nn.Module,
+    run_dir: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    also: Iterable[str] = (),
+    kept: Iterable[str] = (),
 ) -> dict[str, str]:
     """Write what was trained of each direct child of `model` to `run_dir/NAME/`, and return the files' SHA-256.
 
     A child with `save_pretrained` is written by it, whole; another one as `model.safetensors` with its trainable
-    parameters and their buffers; a child without trainable parameters not at all. Parameters of the model itself go
-    to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16, for shipping) is for floating-point tensors. `also`
-    names further files in `run_dir`, already there, that the manifest shall seal (`config.json`).
+    parameters and their buffers; a child without trainable parameters not at all, unless `kept` names it (it must have
+    `save_pretrained`). Parameters of the model itself go to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16,
+    for shipping) is for floating-point tensors. `also` names further files in `run_dir`, already there, that the
+    manifest shall seal (`config.json`).
 
     Raises:
         RunError: the disk is full or refuses; each component is written whole or not at all.
     """
     written: list[Path] = []
+    kept = set(kept)
     for name, child in model.named_children():
-        if any(p.requires_grad for p in child.parameters()):
+        if name in kept or any(p.requires_grad for p in child.parameters()):
             with disk.whole_folder(run_dir / name) as folder:
                 _save_child(child, folder, dtype)
             written += [path for path in sorted((run_dir / name).rglob("*")) if path.is_file()]

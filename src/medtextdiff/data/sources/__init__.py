@@ -12,13 +12,17 @@ def detect(root: str | Path, **fields: object) -> config.Config:
     Raises:
         DataError: nothing fits; the message says what each layout would need.
     """
-    from medtextdiff.data.sources import folders, lvit, manifest
+    from medtextdiff.data.sources import folders, lvit, manifest, medvqa_gi, rocov2
 
     path = Path(root)
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".xlsx"):
         return manifest.Config.model_validate({"root": str(path), **fields})
     if any((path / name).is_dir() for name in lvit.FOLDERS.values()):
         return lvit.Config.model_validate({"root": str(path), **fields})
+    if (path / medvqa_gi.TABLE).is_file() and not _has_notes(path):
+        return medvqa_gi.Config.model_validate({"root": str(path), **fields})
+    if any((path / f"{name}{rocov2.CAPTIONS}").is_file() for name in rocov2.SPLITS.values()):
+        return rocov2.Config.model_validate({"root": str(path), **fields})
     if (path / "images").is_dir():
         return folders.Config.model_validate({"root": str(path), **_without_table(path), **fields})
     for name in ("manifest.csv", "manifest.jsonl"):
@@ -28,11 +32,14 @@ def detect(root: str | Path, **fields: object) -> config.Config:
         raise DataError(f"{path} does not exist; check the path")
     raise DataError(
         f"{path} fits no known layout; it needs images/ (with masks/ and notes.csv), or Train_Folder/ with img/ and "
-        "labelcol/ (LViT), or a table manifest.csv with the columns image, mask, note, split"
+        "labelcol/ (LViT), or prompt-gt.csv (MEDVQA-GI), or train_captions.csv (ROCOv2), or a table manifest.csv with "
+        "the columns image, mask, note, split"
     )
 
 
 def _without_table(path: Path) -> dict[str, object]:
-    if any((path / f"notes{suffix}").is_file() for suffix in (".csv", ".xlsx", ".jsonl")):
-        return {}
-    return {"notes": None}
+    return {} if _has_notes(path) else {"notes": None}
+
+
+def _has_notes(path: Path) -> bool:
+    return any((path / f"notes{suffix}").is_file() for suffix in (".csv", ".xlsx", ".jsonl"))

@@ -1,0 +1,168 @@
+"""A trained generator, ready to use: `load(...)`, then `generate`."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from medtextdiff.api.computing import device_of, digest, precision_of
+from medtextdiff.config import ConfigError, nearest
+from medtextdiff.diffusion import sampling
+from medtextdiff.recipes import msdm_run, run_folder
+from medtextdiff.training.components import check_components, load_components
+
+LONGEST = 512  # tokens of a prompt; a longer text is no prompt but a report
+_GUIDANCE = (0.0, 30.0)
+_SEEDS = 2**62
+
+
+class Generator:
+    """A generator with its settings of use. Made by `load`."""
+
+    def __init__(
+        self, name: str, run: msdm_run.Run, system: Any, device: torch.device, precision: str, sha256: str
+    ) -> None:
+        self.name, self.run, self.system = name, run, system
+        self.device, self.precision, self.sha256 = device, precision, sha256
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of its images: what it was trained at."""
+        return (self.run.data.size, self.run.data.size)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        batch_size: int = 4,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """One image in [0, 1] for each prompt; image i has the seed `seed` + i, whatever the batch size.
+
+        `steps`, `guidance` and `sampler` depart from what the run says (`run.use`).
+
+        Raises:
+            ConfigError: an empty or overlong prompt, a setting that cannot be, or a batch that memory does not hold.
+        """
+        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        settings = self.settings(steps=steps, guidance=guidance, sampler=sampler)
+        check_seed(seed, len(texts))
+        if not texts:
+            raise ConfigError("there is no prompt; give at least one")
+        self.check_prompts([(f"prompt {number}", text) for number, text in enumerate(texts, 1)])
+        seeds = range(seed, seed + len(texts))
+        return torch.cat(list(self.batches(texts, list(seeds), settings, batch_size)))
+
+    def batches(
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: sampling.Config, batch_size: int
+    ) -> Iterator[Float[Tensor, "B 3 H W"]]:
+        """Images of prompts that were checked, `batch_size` at a time, in order.
+
+        Raises:
+            ConfigError: a batch size below 1, or one that memory does not hold.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size {batch_size} is too small; give 1 or more")
+        for first in range(0, len(prompts), batch_size):
+            part = slice(first, first + batch_size)
+            yield self._sample(prompts[part], seeds[part], settings)
+
+    def settings(
+        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None
+    ) -> sampling.Config:
+        """The run's own settings with some changed.
+
+        Raises:
+            ConfigError: an unknown sampler (the nearest is offered), or steps or guidance beyond their range.
+        """
+        use, timesteps = self.run.use, self.system.objective.config.num_timesteps
+        if sampler is not None and sampler not in get_args(sampling.Sampler):
+            raise ConfigError(f"no sampler '{sampler}'; {nearest(sampler, get_args(sampling.Sampler))}")
+        if steps is not None and not 1 <= steps <= timesteps:
+            raise ConfigError(f"steps must be from 1 to {timesteps}, got {steps}; 25 is usual")
+        if guidance is not None and not _GUIDANCE[0] <= guidance <= _GUIDANCE[1]:
+            raise ConfigError(
+                f"guidance must be from {_GUIDANCE[0]:g} to {_GUIDANCE[1]:g}, got {guidance:g}; this model's own is "
+                f"{use.guidance:g}, and 1 leaves the prompt unguided"
+            )
+        changes = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        if sampler not in (None, "ddim"):
+            changes["eta"] = 0.0
+        return use.replace(**{name: value for name, value in changes.items() if value is not None})
+
+    def check_prompts(self, prompts: Sequence[tuple[str, str]]) -> None:
+        """Refuse a prompt that is empty or too long; each comes with where it stands ("prompt 3", "p.csv line 7").
+
+        Raises:
+            ConfigError: the first such prompt, by its place, never by its text.
+        """
+        empty = [place for place, text in prompts if not text.strip()]
+        if empty:
+            raise ConfigError(f"{empty[0]} is empty; say what the image should show, or leave it out")
+        text: Any = self.system.text
+        limit = min(LONGEST, getattr(text, "limit", LONGEST))
+        distinct = {prompt: place for place, prompt in reversed(prompts)}
+        if not hasattr(text, "lengths"):
+            return
+        for (prompt, place), length in zip(distinct.items(), text.lengths(list(distinct)), strict=True):
+            if length > limit:
+                raise ConfigError(
+                    f"{place} has {len(prompt.split())} words ({length} tokens); at most {limit} tokens are read: "
+                    "shorten it"
+                )
+
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], settings: sampling.Config) -> Tensor:
+        try:
+            with self._autocast():
+                images = self.system.sample(prompts, seeds, self.size, settings).float().cpu()
+        except (MemoryError, RuntimeError) as error:  # on a CPU torch has no type of its own for it
+            if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)):
+                raise
+            raise ConfigError(
+                f"{len(prompts)} images at once do not fit in the memory of {self.device}; give a smaller batch size "
+                "(--batch-size 1). What was made is kept; the same command goes on from there"
+            ) from None
+        if not torch.isfinite(images).all():
+            raise ConfigError(f"{self.name} gave values that are no numbers; try precision float32, or less guidance")
+        return images
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def is_generator(folder: Path) -> bool:
+    """Whether a run folder holds a generator."""
+    return isinstance(run_folder.read_config(folder), msdm_run.Run)
+
+
+def load_generator(folder: Path, name: str, *, device: str = "auto", precision: str = "auto") -> Generator:
+    """The generator of a run folder.
+
+    Raises:
+        ConfigError: no generator, or settings that cannot be; RunError: a file is missing or was tampered with.
+    """
+    run = run_folder.read_config(folder)
+    if not isinstance(run, msdm_run.Run):
+        raise ConfigError(f"{name} is no generator but a {run.kind()}; give a run of a synthesis recipe")
+    where = device_of(device)
+    computed_in = precision_of(precision, where)
+    hashes = check_components(folder)
+    system = run.build_model(folder)
+    load_components(system, folder, built=run_folder.own_parts(run.model))
+    system = system.requires_grad_(False).eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Generator(name, run, system, where, computed_in, digest(hashes))
+
+
+def check_seed(seed: int, num: int) -> None:
+    """Raise ConfigError unless `num` seeds from `seed` on can be had."""
+    if not 0 <= seed <= _SEEDS - num:
+        raise ConfigError(f"seed must be from 0 to {_SEEDS - num}, got {seed}")

@@ -1,0 +1,54 @@
+"""The commands of image synthesis."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medtextdiff.cli.options import Device, Overwrite, Precision
+from medtextdiff.cli.printing import one_line_errors, say
+from medtextdiff.cli.printing import table as print_table
+
+
+def generate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images; goes on where it stopped.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="A shipped generator's name or a run folder.")],
+    prompts: Annotated[list[str] | None, typer.Argument(help="What to show.", metavar="PROMPT...")] = None,
+    table: Annotated[Path | None, typer.Option("--prompts", help="Table of prompts: csv, xlsx or jsonl.")] = None,
+    column: Annotated[str, typer.Option(help="The column of --prompts that holds them.")] = "prompt",
+    num: Annotated[int, typer.Option("-n", help="Images for each prompt.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first image; each further image has the next.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Passes through the denoiser; the default is the model's own.")
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How strongly the prompt counts; 1: as learned. Default: the model's own.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="ddim, euler or dpm++; the default is the model's own.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images made at once.")] = 4,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Make images from prompts, each marked as synthetic, with a contact sheet and prompts.csv. Resumes."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        report = api.generate_files(
+            prompts or [],
+            model=model,
+            out=output,
+            table=table,
+            column=column,
+            num=num,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+            overwrite=overwrite,
+            progress=say,
+        )
+        print_table(["images made", "there before", "table"], [[report.made, report.found, report.table]])

@@ -1,0 +1,138 @@
+"""A generator's run: model, data, training, and how it is used afterwards, in one typed config."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field, SerializeAsAny
+from torch import Tensor, nn
+
+from medtextdiff import config
+from medtextdiff.config import ConfigError
+from medtextdiff.data.images import write_picture
+from medtextdiff.diffusion import sampling
+from medtextdiff.evaluation.pictures import grid
+from medtextdiff.recipes.job import Job
+from medtextdiff.recipes.run_folder import locate
+from medtextdiff.recipes.synthesis_data import Data, hashes, whole_images
+from medtextdiff.synthesis import latents, reconstructions
+from medtextdiff.synthesis.models import msdm
+from medtextdiff.training import engine, randomness
+from medtextdiff.types import Picture, Record
+
+SHEET = "samples.png"
+_SHOWN = 16
+_DRAWS = 4  # of noise and time for each held-out image
+
+
+class Run(config.Config):
+    """A generator's experiment: everything that decides its weights, and how `generate` uses them.
+
+    views: how many of an image's mirror images are learned from (1: itself alone, 2: and left-right, 4: and top-bottom
+    and both); prompts are rewritten. cache: where the latents are kept; None: in memory. use: how images are sampled.
+    """
+
+    model: SerializeAsAny[config.Config] = msdm.Config()
+    data: Data = Data()
+    views: int = Field(default=1, ge=1, le=len(latents.VIEWS))
+    cache: str | None = "./latents"
+    training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
+    use: sampling.Config = sampling.Config()
+
+    def build_model(self, run_dir: Path | None = None) -> nn.Module:
+        """The generator with its parts loaded; paths within the run are found under `run_dir`.
+
+        Raises:
+            ConfigError: `model` is a part of another kind.
+        """
+        if not hasattr(self.model, "objective"):
+            raise ConfigError(f"a '{self.model.kind()}' is no generator; `model` takes one of synthesis.models")
+        return locate(self.model, run_dir).build()  # type: ignore[attr-defined]
+
+    def job(self) -> Job:
+        """Build it.
+
+        Raises:
+            ConfigError, DataError: no data, no prompts, or an autoencoder without its reconstruction report.
+        """
+        torch.manual_seed(self.training.seed)  # new weights
+        records = self.data.training()
+        if not any(note for record in records for note in (record.note, *record.other_notes)):
+            raise ConfigError(f"no image of {self.data.root} has a prompt; add notes.csv with the columns image, note")
+        heldout = self.data.heldout() if self.data.val_split is not None else []
+        model: Any = self.build_model()
+        reconstructions.require_report(model.autoencoder, self.model.autoencoder.path)  # type: ignore[attr-defined]
+        if self.data.size % model.multiple:
+            raise ConfigError(f"data.size {self.data.size} is no multiple of {model.multiple}; choose a multiple")
+        data, shown = latents.Latents(records), latents.Latents(heldout)
+        known = hashes(records)
+
+        def settle(run_dir: Path) -> None:
+            data.moments = self._encoded(model, records, self.views, run_dir)
+            if heldout:
+                shown.moments = self._encoded(model, heldout, 1, run_dir)
+
+        shipped = self.model.autoencoder.path.startswith("builtin:")  # type: ignore[attr-defined]
+        return Job(
+            model,
+            msdm.loss,
+            data,
+            validate=_Validation(shown, self.training.seed) if heldout else None,
+            data_hashes=known,
+            settle=settle,
+            conclude=_Conclusion(heldout or records, self),
+            kept=() if shipped else ("autoencoder",),
+        )
+
+    def _encoded(
+        self, model: Any, records: Sequence[Record], views: int, run_dir: Path
+    ) -> tuple[np.ndarray, np.ndarray]:
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            return latents.encode(model.autoencoder, whole_images(records, self.data.size), views)
+
+        if self.cache is None:
+            return make()
+        key = latents.cache_key(model.autoencoder, list(hashes(records).values()), self.data.size, views)
+        return latents.kept(Path(locate(self, run_dir).cache or ""), key, make)
+
+
+class _Validation:
+    """The loss on held-out images, at the same noise and times whenever it is asked for."""
+
+    def __init__(self, heldout: latents.Latents, seed: int) -> None:
+        self._heldout, self._seed = heldout, seed
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        rng = randomness.generator(self._seed, "heldout")
+        device = next(model.denoiser.parameters()).device
+        losses: list[Tensor] = []
+        for _ in range(_DRAWS):
+            samples = [self._heldout.sample(index, rng) for index in range(len(self._heldout))]
+            for first in range(0, len(samples), 16):
+                batch = self._heldout.collate(samples[first : first + 16])
+                batch = latents.LatentBatch(
+                    batch.ids, batch.notes, batch.mean.to(device), batch.std.to(device), batch.mirrored.to(device)
+                )
+                losses.append(model.loss(batch, rng)["loss"] * len(batch.ids))
+        return {"heldout_loss": float(torch.stack(losses).sum()) / (_DRAWS * len(self._heldout))}
+
+
+class _Conclusion:
+    """A sheet of images from the first distinct prompts, to look at."""
+
+    def __init__(self, records: Sequence[Record], run: Run) -> None:
+        self._records, self._run = records, run
+
+    def __call__(self, model: Any, run_dir: Path) -> list[str]:
+        notes = [note for record in self._records for note in (record.note, *record.other_notes) if note]
+        prompts = list(dict.fromkeys(notes))[:_SHOWN]
+        size = (self._run.data.size, self._run.data.size)
+        found: list[np.ndarray] = []
+        for first in range(0, len(prompts), 4):
+            part = prompts[first : first + 4]
+            images = model.sample(part, list(range(first, first + len(part))), size, self._run.use)
+            found += list(images.permute(0, 2, 3, 1).cpu().numpy())
+        write_picture(run_dir / SHEET, Picture(grid(found, columns=8)), overwrite=True)
+        return [SHEET]

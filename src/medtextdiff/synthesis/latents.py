@@ -1,0 +1,154 @@
+"""Images as latents, made once: mean and deviation of each, and of its mirror images, drawn fresh at every visit."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from medtextdiff.data.notes import flip_note_vertical, mirror_note
+from medtextdiff.diffusion.autoencoder import Autoencoder, Moments
+from medtextdiff.training.disk import whole_folder
+from medtextdiff.types import Record
+
+_BATCH = 8
+_FILES = ("mean.npy", "std.npy")
+
+# How an image is turned over: index -> (left-right, top-bottom).
+VIEWS = ((False, False), (True, False), (False, True), (True, True))
+
+
+@dataclass(frozen=True)
+class LatentSample:
+    """One image's latents as a distribution, one of its prompts, and which of `VIEWS` it is."""
+
+    id: str
+    note: str
+    mean: Float[Tensor, "C h w"]
+    std: Float[Tensor, "C h w"]
+    mirrored: int
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """What a step of a latent model sees."""
+
+    ids: list[str]
+    notes: list[str]
+    mean: Float[Tensor, "B C h w"]
+    std: Float[Tensor, "B C h w"]
+    mirrored: Int[Tensor, " B"]
+
+    def moments(self) -> Moments:
+        """The latents as distributions."""
+        return Moments(self.mean, self.std)
+
+
+class Latents:
+    """Records as latents, in the form that the training loop draws from.
+
+    Views beside the first are drawn as often as the first; each comes with its prompt rewritten, so that no prompt is
+    contradicted. Nothing is cropped or recoloured.
+    """
+
+    def __init__(self, records: Sequence[Record], moments: tuple[np.ndarray, np.ndarray] | None = None) -> None:
+        """Take records and the arrays of `encode` or `kept`, [N, views, C, h, w] each; these may come later."""
+        self.records = list(records)
+        self.moments = moments
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def sample(self, index: int, rng: torch.Generator) -> LatentSample:
+        """A view of an image and one of its prompts, both drawn from `rng`."""
+        assert self.moments is not None, "the latents were not made yet"
+        means, stds = self.moments
+        which, told = torch.rand(2, generator=rng, dtype=torch.float64).tolist()
+        record = self.records[index]
+        notes = [note for note in (record.note, *record.other_notes) if note] or [""]
+        view = int(which * means.shape[1])
+        mean, std = (torch.from_numpy(values[index, view].astype(np.float32)) for values in (means, stds))
+        return LatentSample(record.id, rewritten(notes[int(told * len(notes))], view), mean, std, view)
+
+    def collate(self, samples: Sequence[LatentSample]) -> LatentBatch:
+        """Samples as one batch, in order."""
+        return LatentBatch(
+            ids=[sample.id for sample in samples],
+            notes=[sample.note for sample in samples],
+            mean=torch.stack([sample.mean for sample in samples]),
+            std=torch.stack([sample.std for sample in samples]),
+            mirrored=torch.tensor([sample.mirrored for sample in samples]),
+        )
+
+
+def rewritten(note: str, view: int) -> str:
+    """A prompt for the image turned over as `VIEWS[view]` says: its place words swap."""
+    left_right, top_bottom = VIEWS[view]
+    note = mirror_note(note) if left_right else note
+    return flip_note_vertical(note) if top_bottom else note
+
+
+@torch.no_grad()
+def encode(
+    autoencoder: Autoencoder, images: Iterable[Float[Tensor, "3 H W"]], num_views: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations [N, views, C, h, w], float16, of images in [-1, 1] and their first `num_views` views."""
+    device = next(autoencoder.parameters()).device
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    waiting: list[Tensor] = []
+
+    def work() -> None:
+        batch = torch.stack(waiting).to(device)
+        views = [_turned(batch, view) for view in range(num_views)]
+        moments = [autoencoder.encode(view) for view in views]
+        found.append(
+            (
+                torch.stack([m.mean for m in moments], dim=1).cpu().numpy().astype(np.float16),
+                torch.stack([m.std for m in moments], dim=1).cpu().numpy().astype(np.float16),
+            )
+        )
+        waiting.clear()
+
+    for image in images:
+        waiting.append(image)
+        if len(waiting) == _BATCH:
+            work()
+    if waiting:
+        work()
+    return np.concatenate([mean for mean, _ in found]), np.concatenate([std for _, std in found])
+
+
+def kept(folder: Path, key: str, make: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays called `key` in `folder`, mapped from disk, not read; where they are not there, what `make` gives.
+
+    Raises:
+        RunError: the disk is full or refuses.
+    """
+    place = folder / key
+    if not all((place / name).is_file() for name in _FILES):
+        arrays = make()
+        with whole_folder(place) as new:
+            for name, values in zip(_FILES, arrays, strict=True):
+                np.save(new / name, values)
+    mean, std = (np.load(place / name, mmap_mode="r") for name in _FILES)
+    return mean, std
+
+
+def cache_key(autoencoder: Autoencoder, hashes: Sequence[str], size: int, num_views: int) -> str:
+    """What decides the latents: the autoencoder's weights and normalisation, the files, their order, size and views."""
+    digest = hashlib.sha256(json.dumps([list(hashes), size, num_views, autoencoder.normalisation]).encode())
+    for name, weight in autoencoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _turned(images: Float[Tensor, "B 3 H W"], view: int) -> Float[Tensor, "B 3 H W"]:
+    left_right, top_bottom = VIEWS[view]
+    axes = [-1] * left_right + [-2] * top_bottom
+    return images.flip(axes).contiguous() if axes else images

@@ -1,0 +1,1 @@
+"""Systems that make an image from a prompt, one file each."""
