@@ -10,7 +10,7 @@ from medtextdiff.text.note_encoder import NoteEncoder, Pooling
 class Config(config.Config):
     """Which model, and how it is used."""
 
-    path: str = "builtin:modernbert-small"  # ships with the package; or a folder, or a hub id
+    path: str = "builtin:modernbert-small/text"  # ships with the package; or a folder, or a hub id
     max_tokens: int | None = Field(default=None, ge=3)  # None: as many as the model takes
     trainable: bool = False
     pooling: Pooling = "mean"  # the note as one vector: the mean over its words, or the first word's state
