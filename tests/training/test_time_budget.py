@@ -82,4 +82,4 @@ def test_what_a_loss_counts_becomes_a_speed():
     )
     seen = means.summary(window, 3.0, 8, parts=4)
     assert seen["num_tokens"] == 200
-    assert seen["tokens_per_second"] == 400  # 2 steps of 4 parts of 200 tokens in 2 seconds
+    assert seen["tokens_per_second"] == 800  # 2 steps of 4 parts of 200 tokens in 2 seconds
