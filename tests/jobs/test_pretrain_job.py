@@ -3,14 +3,24 @@
 import gzip
 import itertools
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import Result
+
+from medtextdiff import api
+from medtextdiff.config import override
+from medtextdiff.recipes import text
+from medtextdiff.recipes.job import Job
 
 from medtextdiff.text import tokenizer
 from medtextdiff.text.encoders import huggingface
+from medtextdiff.training.errors import Interrupted
 
 from .conftest import SECRET, call, refused, told_nowhere
 
@@ -120,3 +130,63 @@ def test_what_cannot_be_trained_is_refused(trained: Path, notes: Path, tmp_path:
     (trained / "text" / "tokenizer_config.json").write_text(json.dumps(no_mask))
     refused(train("text.modernbert_mlm", corpus, f"model.path={trained / 'text'}", *BRIEF), "no mask_token")
     assert not (tmp_path / "no").exists()
+
+
+def test_a_student_is_taught_by_a_teacher_with_other_words(trained: Path, notes: Path, tmp_path: Path) -> None:
+    shared = ("length=128", "longest=64", "training.max_steps=2", "training.validate_every=2", f"mimic3.paths={notes}")
+    student = ("vocabulary=270", "model.width=8", "model.layers=1", "model.heads=2", "model.mlp_width=8")
+    words = settings(*shared, *student, "mimic3.heldout=0.2", f"teacher={trained / 'text'}")
+    done = call("train", "text.modernbert_distilled", *words, "--set", "distillation.mlm_weight=0.1", "-o", tmp_path / "d")
+    assert done.exit_code == 0, done.output
+    told_nowhere(tmp_path / "d")
+    assert huggingface.Config(path=str(tmp_path / "d" / "text")).build().width == 8
+    assert not (tmp_path / "d" / "teacher").exists()
+    assert "heldout_words" in (tmp_path / "d" / "metrics.jsonl").read_text()
+    refused(call("train", "text.modernbert_distilled", *settings(*shared), "-o", tmp_path / "no"), "no teacher")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_stopped_run_ends_with_the_same_bits(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    chosen = [*SMALL, f"mimic3.paths={notes}", "mimic3.heldout=0.2", f"training.precision={precision}"]
+    run = override(text.modernbert_small(), [*chosen, "training.max_steps=4", "training.max_minutes=null"])
+    api.train(run, out=tmp_path / "whole", device="cpu")
+    real = text.Run.job
+
+    def stopping(self: text.Run) -> Job:
+        job = real(self)
+
+        def after_step(model: object, step: int) -> None:
+            if step == 2 and not (tmp_path / "stopped").exists():
+                (tmp_path / "stopped").touch()
+                signal.raise_signal(signal.SIGTERM)
+
+        job.after_step = after_step
+        return job
+
+    monkeypatch.setattr(text.Run, "job", stopping)
+    with pytest.raises(Interrupted):
+        api.train(run, out=tmp_path / "parts", device="cpu")
+    api.train(run, out=tmp_path / "parts", device="cpu")
+    whole, parts = (load_file(tmp_path / name / "text" / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_with_the_same_batch(notes: Path, tmp_path: Path) -> None:
+    """Each loss is a mean over its own questions, so the two agree in direction, not in the last digit."""
+    chosen = settings(*SMALL, f"mimic3.paths={notes}", "mimic3.heldout=0.2", "training.batch_size=2", "length=128")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = ["-m", "medtextdiff", "train", "text.modernbert_small", *chosen, "--device", "cpu", "-o", str(tmp_path / "two")]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one = call("train", "text.modernbert_small", *chosen, "--device", "cpu", "-o", tmp_path / "one")
+    assert one.exit_code == 0, one.output
+
+    def losses(name: str) -> list[float]:
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [line["loss"] for line in lines if line["event"] == "train"]
+
+    assert losses("two") == pytest.approx(losses("one"), rel=0.02)
+    assert huggingface.Config(path=str(tmp_path / "two" / "text")).build().width == 16

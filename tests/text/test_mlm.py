@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,14 +52,14 @@ def test_a_document_longer_than_a_row_is_cut_and_none_of_it_lost():
 
 def test_a_note_that_names_a_special_token_means_the_letters():
     data = mlm.MaskedWords(["see [MASK] and [SEP]"], WORDS, length=64)
-    assert torch.isin(data.row(0)[0], data._specials).sum() == 2
+    assert torch.isin(data.row(0)[0], data._mask.specials).sum() == 2
 
 
 def test_masking_statistics(data):
     samples = [data.sample(index, rng(index)) for index in range(len(data))]
     batch = data.collate(samples)
     asked = batch["labels"] != mlm.IGNORED
-    words = ~torch.isin(torch.where(asked, batch["labels"], batch["ids"]), data._specials)
+    words = ~torch.isin(torch.where(asked, batch["labels"], batch["ids"]), data._mask.specials)
     num = int(asked.sum())
     assert not (asked & ~words).any(), "a special token was asked for"
     assert asked.sum() / words.sum() == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / int(words.sum())))
@@ -68,7 +69,7 @@ def test_masking_statistics(data):
     assert masked.sum() / num == pytest.approx(0.8, abs=0.4 * spread)
     assert kept.sum() / num == pytest.approx(0.1 + 0.1 / 256, abs=0.3 * spread)
     swapped = batch["ids"][asked & ~masked & ~kept]
-    assert not torch.isin(swapped, data._specials).any()
+    assert not torch.isin(swapped, data._mask.specials).any()
     assert len(swapped.unique()) > 100
 
 
@@ -195,3 +196,31 @@ def test_a_tokenizer_without_mask_is_refused():
     words.mask_token = None
     with pytest.raises(TextError, match="mask_token"):
         mlm.MaskedWords(["a"], words)
+
+
+def test_held_out_questions_do_not_depend_on_how_the_text_is_cut():
+    """A BERT of 40 tokens and a ModernBERT of 1,000 are asked for the same tokens of the same text."""
+
+    def asked(data, seed):
+        found = {}
+        for index in range(len(data)):
+            sample = data.fixed_sample(index, seed)
+            runs = zip(data._rows[index], sample["labels"].split(sample["lengths"].tolist()), strict=True)
+            for piece, labels in runs:
+                places = data._pieces.starts[piece] + (labels[1:-1] != mlm.IGNORED).nonzero().flatten().numpy()
+                found |= dict(zip(places.tolist(), labels[1:-1][labels[1:-1] != mlm.IGNORED].tolist(), strict=True))
+        return found
+
+    long, short = (mlm.MaskedWords(DOCUMENTS, WORDS, length=n, seed=n) for n in (1000, 40))
+    assert asked(long, 0) == asked(short, 0)
+    assert asked(long, 0) != asked(long, 1)
+    assert len(asked(long, 0)) == pytest.approx(0.3 * long.store.num_tokens, rel=0.1)
+
+
+def test_held_out_draws_are_even():
+    draws = [mlm._uniform(np.arange(100_000), 0, number) for number in range(3)]
+    for draw in draws:
+        assert 0 <= draw.min()
+        assert draw.max() < 1
+        assert np.histogram(draw, 10, (0, 1))[0] == pytest.approx(10_000, rel=0.05)
+    assert abs(np.corrcoef(draws)[np.triu_indices(3, 1)]).max() < 0.02

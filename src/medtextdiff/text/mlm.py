@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -54,6 +54,42 @@ class Masking(config.Config):
     random: float = Field(default=0.1, ge=0, le=1)
 
 
+class Masker:
+    """Hides words of a row; special tokens are never asked for."""
+
+    def __init__(self, tokenizer: Any, masking: Masking) -> None:
+        """Look up the special tokens.
+
+        Raises:
+            TextError: the tokenizer lacks one.
+        """
+        self._masking, self._mask_id = masking, tokenizer.mask_token_id
+        self.specials = _specials(tokenizer)
+        special_ids = set(tokenizer.all_special_ids)
+        self._words = torch.tensor([word for word in range(len(tokenizer)) if word not in special_ids])
+
+    def __call__(self, ids: Int[Tensor, " N"], rng: torch.Generator) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+        """The row with words masked by draws from `rng`, and the labels."""
+        draw, fate = torch.rand(ids.shape, generator=rng), torch.rand(ids.shape, generator=rng)
+        return self.by(ids, draw, fate, torch.randint(len(self._words), ids.shape, generator=rng))
+
+    def fixed(self, ids: Int[Tensor, " N"], places: Int[Tensor, " N"], seed: int) -> tuple[Tensor, Tensor]:
+        """The same by `seed` and each token's place in the corpus alone, however the corpus is cut and packed."""
+        draws = [torch.from_numpy(_uniform(places.numpy(), seed, number)) for number in range(3)]
+        return self.by(ids, draws[0], draws[1], (draws[2] * len(self._words)).long())
+
+    def by(self, ids: Tensor, draw: Tensor, fate: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by numbers in [0, 1): who is asked for, what becomes of it; and which other word it may become."""
+        draw = torch.where(torch.isin(ids, self.specials), 2.0, draw)  # never asked for
+        asked = draw < self._masking.rate
+        if not asked.any() and (draw < 1).any():
+            asked[draw.argmin()] = True  # a row without a question has no loss
+        labels = torch.where(asked, ids, IGNORED)
+        swapped = asked & (fate >= self._masking.mask) & (fate < self._masking.mask + self._masking.random)
+        ids = torch.where(asked & (fate < self._masking.mask), self._mask_id, ids)
+        return torch.where(swapped, self._words[other], ids), labels
+
+
 class MaskedWords:
     """Rows of packed documents with words masked afresh at every draw; what the training loop calls `data`."""
 
@@ -80,12 +116,8 @@ class MaskedWords:
         Raises:
             TextError: no document, a tokenizer without one of the special tokens, or less room than for one word.
         """
-        self.masking = masking or Masking()
-        self._specials = _specials(tokenizer)
-        self._mask_id = tokenizer.mask_token_id
+        self._mask = Masker(tokenizer, masking or Masking())
         self._ends = np.array([tokenizer.cls_token_id]), np.array([tokenizer.sep_token_id])
-        special_ids = set(tokenizer.all_special_ids)
-        self._words = torch.tensor([word for word in range(len(tokenizer)) if word not in special_ids])
         longest = min(length, longest or length)
         if longest < 3:
             raise TextError(f"a row of {longest} tokens has no room for a word between [CLS] and [SEP]; give more")
@@ -115,26 +147,22 @@ class MaskedWords:
     def sample(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:
         """Row `index`, masked by draws from `rng`: `ids` and `labels`, each Int[N], and `lengths` Int[M]."""
         ids, lengths = self.row(index)
-        asked = self._choose(ids, rng)
-        labels = torch.where(asked, ids, IGNORED)
-        fate = torch.rand(ids.shape, generator=rng)
-        others = self._words[torch.randint(len(self._words), ids.shape, generator=rng)]
-        ids = torch.where(asked & (fate < self.masking.mask), self._mask_id, ids)
-        swapped = asked & (fate >= self.masking.mask) & (fate < self.masking.mask + self.masking.random)
-        return {"ids": torch.where(swapped, others, ids), "labels": labels, "lengths": lengths}
+        ids, labels = self._mask(ids, rng)
+        return {"ids": ids, "labels": labels, "lengths": lengths}
+
+    def fixed_sample(self, index: int, seed: int) -> dict[str, Tensor]:
+        """Row `index` with the masks of `seed`: the same for the same text and tokenizer, whatever the rows are."""
+        ids, lengths = self.row(index)
+        none = np.zeros(1, dtype=np.int64)  # special tokens have no place
+        runs = ((int(self._pieces.starts[piece]), int(self._pieces.lengths[piece])) for piece in self._rows[index])
+        places = [part for start, count in runs for part in (none, np.arange(start, start + count), none)]
+        ids, labels = self._mask.fixed(ids, torch.from_numpy(np.concatenate(places)), seed)
+        return {"ids": ids, "labels": labels, "lengths": lengths}
 
     @staticmethod
     def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows end to end: one row is as good as many, since documents do not meet."""
         return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
-
-    def _choose(self, ids: Int[Tensor, " N"], rng: torch.Generator) -> Bool[Tensor, " N"]:
-        draw = torch.rand(ids.shape, generator=rng)
-        draw[torch.isin(ids, self._specials)] = 2.0  # never asked for
-        asked = draw < self.masking.rate
-        if not asked.any() and (draw < 1).any():
-            asked[draw.argmin()] = True  # a row without a question has no loss
-        return asked
 
 
 def loss(model: nn.Module, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> dict[str, Tensor]:
@@ -143,29 +171,34 @@ def loss(model: nn.Module, batch: Mapping[str, Tensor], rng: torch.Generator | N
     `rng` is unused: the masks are drawn with the samples. `model` is a ModernBERT or BERT with a masked-word head.
     """
     network: Any = model.model if isinstance(model, WithTokenizer) else model
-    asked = batch["labels"] != IGNORED
-    labels = batch["labels"][asked]
     found = packed_attention.states(network.base_model, batch["ids"], batch["lengths"])
-    logits = _words(network, found[asked]).float()
-    right = (logits.argmax(-1) == labels).float().mean()
-    num_tokens = torch.tensor(float(len(batch["ids"])), device=labels.device)
-    return {"loss": F.cross_entropy(logits, labels), "masked_accuracy": right.detach(), "num_tokens": num_tokens}
+    num_tokens = torch.tensor(float(len(batch["ids"])), device=found.device)
+    return guess(network, found, batch["labels"]) | {"num_tokens": num_tokens}
+
+
+def guess(network: Any, states: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> dict[str, Tensor]:
+    """`loss` and `masked_accuracy` of what the model's head makes of the states of masked words."""
+    asked = labels != IGNORED
+    logits = _words(network, states[asked]).float()
+    right = (logits.argmax(-1) == labels[asked]).float().mean()
+    return {"loss": F.cross_entropy(logits, labels[asked]), "masked_accuracy": right.detach()}
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, data: MaskedWords, seed: int = 0, batch_size: int = 8) -> dict[str, float]:
-    """Scores over every masked token of `data`, each counting once; the same masks each time.
+    """Scores over every masked token of `data`, each counting once; the same tokens are masked each time.
+
+    And for every model that has the tokenizer: masks depend on the text alone, not on rows and cuts.
 
     `loss` (nats) and `masked_accuracy` are means over tokens, `perplexity` is exp(loss). `perplexity_per_word` is
     exp(loss x tokens / words), words being what stands between blanks: it can be compared between tokenizers (of the
     same texts and masking rate), `perplexity` cannot.
     """
-    rng = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     sums, num = {"loss": 0.0, "masked_accuracy": 0.0}, 0
     for start in range(0, len(data), batch_size):
         rows = range(start, min(start + batch_size, len(data)))
-        batch = data.collate([data.sample(row, rng) for row in rows])
+        batch = data.collate([data.fixed_sample(row, seed) for row in rows])
         batch = {name: value.to(device) for name, value in batch.items()}
         found, words = loss(model, batch), int((batch["labels"] != IGNORED).sum())
         sums = {name: total + words * float(found[name]) for name, total in sums.items()}
@@ -180,6 +213,17 @@ def _words(network: Any, states: Float[Tensor, "Q D"]) -> Float[Tensor, "Q V"]:
     if network.config.model_type == "modernbert":
         return network.decoder(network.head(states))
     return network.cls(states)
+
+
+def _uniform(places: np.ndarray, seed: int, number: int) -> np.ndarray:
+    """Float32[N] in [0, 1) as a function of place, seed and number: the mixer of SplitMix64 (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64((seed * 3 + number) * 0xD1B54A32D192ED03 % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
 
 
 def _exp(value: float) -> float:
