@@ -17,7 +17,6 @@ from medtextdiff import api
 from medtextdiff.config import override
 from medtextdiff.recipes import text
 from medtextdiff.recipes.job import Job
-
 from medtextdiff.text import tokenizer
 from medtextdiff.text.encoders import huggingface
 from medtextdiff.training.errors import Interrupted
@@ -136,7 +135,9 @@ def test_a_student_is_taught_by_a_teacher_with_other_words(trained: Path, notes:
     shared = ("length=128", "longest=64", "training.max_steps=2", "training.validate_every=2", f"mimic3.paths={notes}")
     student = ("vocabulary=270", "model.width=8", "model.layers=1", "model.heads=2", "model.mlp_width=8")
     words = settings(*shared, *student, "mimic3.heldout=0.2", f"teacher={trained / 'text'}")
-    done = call("train", "text.modernbert_distilled", *words, "--set", "distillation.mlm_weight=0.1", "-o", tmp_path / "d")
+    done = call(
+        "train", "text.modernbert_distilled", *words, "--set", "distillation.mlm_weight=0.1", "-o", tmp_path / "d"
+    )
     assert done.exit_code == 0, done.output
     told_nowhere(tmp_path / "d")
     assert huggingface.Config(path=str(tmp_path / "d" / "text")).build().width == 8
@@ -178,7 +179,17 @@ def test_two_processes_train_as_one_with_the_same_batch(notes: Path, tmp_path: P
     """Each loss is a mean over its own questions, so the two agree in direction, not in the last digit."""
     chosen = settings(*SMALL, f"mimic3.paths={notes}", "mimic3.heldout=0.2", "training.batch_size=2", "length=128")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words = ["-m", "medtextdiff", "train", "text.modernbert_small", *chosen, "--device", "cpu", "-o", str(tmp_path / "two")]
+    words = [
+        "-m",
+        "medtextdiff",
+        "train",
+        "text.modernbert_small",
+        *chosen,
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "two"),
+    ]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     one = call("train", "text.modernbert_small", *chosen, "--device", "cpu", "-o", tmp_path / "one")

@@ -220,7 +220,7 @@ def test_held_out_questions_do_not_depend_on_how_the_text_is_cut():
 def test_held_out_draws_are_even():
     draws = [mlm._uniform(np.arange(100_000), 0, number) for number in range(3)]
     for draw in draws:
-        assert 0 <= draw.min()
+        assert draw.min() >= 0
         assert draw.max() < 1
         assert np.histogram(draw, 10, (0, 1))[0] == pytest.approx(10_000, rel=0.05)
     assert abs(np.corrcoef(draws)[np.triu_indices(3, 1)]).max() < 0.02

@@ -48,7 +48,10 @@ def test_attention_along_a_plan_is_attention_with_a_mask(reach):
 def test_the_work_does_not_grow_with_the_square_of_the_row():
     lengths = np.full(256, 32)
     way = packed_attention.plan(lengths, torch.device("cpu"))
-    assert sum(group.queries.shape[0] * group.queries.shape[1] * group.keys.shape[1] for group in way.groups) == 256 * 32**2
+    assert (
+        sum(group.queries.shape[0] * group.queries.shape[1] * group.keys.shape[1] for group in way.groups)
+        == 256 * 32**2
+    )
     long = packed_attention.plan(np.array([8192]), torch.device("cpu"), reach=64)
     work = sum(group.queries.shape[0] * group.queries.shape[1] * group.keys.shape[1] for group in long.groups)
     assert work <= 8192 * 256

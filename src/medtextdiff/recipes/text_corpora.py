@@ -50,7 +50,7 @@ class Corpora(config.Config):
             table.Config(paths=(path,), columns=self.columns, repeat=repeat).build()
             for path, repeat in self.tables.items()
         ]
-        parts = {"jsonl": self.jsonl, "mimic3": self.mimic3, "mimic4": self.mimic4}
+        parts: dict[str, Any] = {"jsonl": self.jsonl, "mimic3": self.mimic3, "mimic4": self.mimic4}
         notes = {name: part.build() for name, part in parts.items() if part.paths}
         if not texts and not tables and not notes:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a student learns from a teacher with another vocabulary: the same text in the tokens of both, aligned by words."""
+"""What a student learns from a teacher with another vocabulary: one text in the tokens of both, aligned by words."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,22 +80,22 @@ class Lessons:
         `teacher_words` Int[O], `teacher_lengths` Int[M]; `num_words` Int[1]. Words that both have are numbered over
         the row; -1 is none of these. Labels are `mlm.IGNORED` but where a word is masked.
         """
-        texts = [self.text(piece) for piece in self._rows[index]]
+        texts = [self.text(piece) for piece in self._rows[index].tolist()]
         rows = zip(tokenize(self._student, texts), tokenize(self._teacher, texts), strict=True)
         student, teacher, done = _Stream(self._student), _Stream(self._teacher), 0
         for (ids, words), (teacher_ids, teacher_words) in rows:
-            ids, words = ids[: self._limits[0]], words[: self._limits[0]]
-            teacher_ids, teacher_words = teacher_ids[: self._limits[1]], teacher_words[: self._limits[1]]
+            words = words[: self._limits[0]]
+            teacher_words = teacher_words[: self._limits[1]]
             shared = np.intersect1d(words[words >= 0], teacher_words[teacher_words >= 0])
-            student.add(ids, _renumber(words, shared, done))
-            teacher.add(teacher_ids, _renumber(teacher_words, shared, done))
+            student.add(ids[: self._limits[0]], _renumber(words, shared, done))
+            teacher.add(teacher_ids[: self._limits[1]], _renumber(teacher_words, shared, done))
             done += len(shared)
-        ids, words, lengths = student.tensors()
-        labels = torch.full_like(ids, IGNORED)
+        seen, student_words, lengths = student.tensors()
+        labels = torch.full_like(seen, IGNORED)
         if self._masker is not None:
-            ids, labels = self._masker(ids, rng)
+            seen, labels = self._masker(seen, rng)
         others = dict(zip(("teacher_ids", "teacher_words", "teacher_lengths"), teacher.tensors(), strict=True))
-        ours = {"ids": ids, "labels": labels, "words": words, "lengths": lengths}
+        ours = {"ids": seen, "labels": labels, "words": student_words, "lengths": lengths}
         return ours | others | {"num_words": torch.tensor([done])}
 
     @staticmethod
@@ -104,7 +104,10 @@ class Lessons:
         before = [0, *np.cumsum([int(sample["num_words"]) for sample in samples]).tolist()]
         batch = {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
         for name in ("words", "teacher_words"):
-            parts = [torch.where(sample[name] < 0, -1, sample[name] + more) for sample, more in zip(samples, before, strict=False)]
+            parts = [
+                torch.where(sample[name] < 0, -1, sample[name] + more)
+                for sample, more in zip(samples, before, strict=False)
+            ]
             batch[name] = torch.cat(parts)
         return batch
 
@@ -172,7 +175,10 @@ def _edges(counts: np.ndarray, limits: Sequence[int]) -> list[int]:
     edges = [0]
     while edges[-1] < num:
         begin = edges[-1]
-        stops = [int(np.searchsorted(row, row[begin] + most, side="right")) - 1 for row, most in zip(sums, limits, strict=True)]
+        stops = [
+            int(np.searchsorted(row, row[begin] + most, side="right")) - 1
+            for row, most in zip(sums, limits, strict=True)
+        ]
         edges.append(max(begin + 1, min(*stops, num)))
     return edges
 

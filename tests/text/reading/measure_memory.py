@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 HEADER = "ROW_ID,SUBJECT_ID,HADM_ID,CHARTDATE,CHARTTIME,STORETIME,CATEGORY,DESCRIPTION,CGID,ISERROR,TEXT"
-WORDS = [f"{a}{b}" for a in ("card", "pneum", "neph", "hepat", "my", "oste", "neur") for b in ("itis", "al", "opathy", "o")]
+WORDS = [
+    f"{a}{b}" for a in ("card", "pneum", "neph", "hepat", "my", "oste", "neur") for b in ("itis", "al", "opathy", "o")
+]
 
 
 def write(path: Path, size: int) -> None:
