@@ -1,6 +1,9 @@
-"""Tokens per second of packed documents and of the same documents padded to the longest, forward and backward.
+"""Tokens per CPU second of packed documents and of the same documents padded to the longest, forward and backward.
 
-python measure_packing.py STEPS TOKENS FAMILY PRECISION FILE...   e.g. 8 4096 modernbert float32 notes.txt
+One thread (OMP_NUM_THREADS=1), so that other work on the machine does not count. Every eighth document is used.
+
+python -m tests.text.measure_packing STEPS ROWS TOKENS FAMILY PRECISION FILE...   e.g. 5 3 1024 modernbert float32 notes.txt
+A step is ROWS rows of TOKENS tokens, that is, so many documents at random (cut at TOKENS).
 """
 
 import json
@@ -11,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from medtextdiff.text import mlm, packed_attention, tokenizer
+from medtextdiff.text import mlm, packed_attention
 from medtextdiff.text.corpora import plain
+from medtextdiff.text.loading import read_tokenizer
 from medtextdiff.text.masked import bert, modernbert
 
 
@@ -31,31 +35,33 @@ def padded(network, batch) -> Tensor:
 
 
 def seconds(way, network, batch, precision) -> tuple[float, float]:
-    begun = time.perf_counter()
+    begun = time.process_time()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         loss = way(network, batch)
     loss.backward()
     network.zero_grad()
-    return time.perf_counter() - begun, loss.item()
+    return time.process_time() - begun, loss.item()
 
 
-def main(steps: int, tokens: int, family: str, precision: str, files: list[str]) -> dict[str, object]:
+def main(steps: int, rows: int, tokens: int, family: str, precision: str, files: list[str]) -> dict[str, object]:
     torch.manual_seed(0)
-    documents = list(plain.Config(paths=tuple(files), heldout=0).build().documents())
-    words = tokenizer.train(documents[::10], 8192)
+    documents = list(plain.Config(paths=tuple(files), heldout=0).build().documents())[::8]  # the same lengths
+    words = read_tokenizer("builtin:modernbert-small/text")
     network = {"modernbert": modernbert, "bert": bert}[family].Config().build(words)
     longest = min(tokens, network.config.max_position_embeddings)
     data = mlm.MaskedWords(documents, words, length=tokens, longest=longest)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[: steps + 1].tolist()
-    times, apart, real, slots = {"packed": 0.0, "padded": 0.0}, 0.0, 0, 0
-    for number, index in enumerate(order):
-        batch = data.collate([data.sample(index, torch.Generator().manual_seed(index))])
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[: rows * (steps + 1)].tolist()
+    times, apart, real, slots, num = {"packed": 0.0, "padded": 0.0}, 0.0, 0, 0, 0
+    for number in range(steps + 1):
+        chosen = order[number * rows : (number + 1) * rows]
+        batch = data.collate([data.sample(index, torch.Generator().manual_seed(index)) for index in chosen])
         found = {way.__name__: seconds(way, network, batch, precision) for way in (packed, padded)}
         if number == 0:
             continue  # warm-up
         times = {name: total + found[name][0] for name, total in times.items()}
         apart = max(apart, abs(found["packed"][1] - found["padded"][1]))
         real += len(batch["ids"])
+        num += len(batch["lengths"])
         slots += len(batch["lengths"]) * int(batch["lengths"].max())
     return {
         "family": family,
@@ -64,6 +70,7 @@ def main(steps: int, tokens: int, family: str, precision: str, files: list[str])
         "rows": len(data),
         "row_fill": round(data.num_tokens / (len(data) * tokens), 4),
         "steps": steps,
+        "documents_per_step": round(num / steps, 1),
         "tokens": real,
         "padded_tokens": slots,
         "tokens_per_second": {name: round(real / total) for name, total in times.items()},
@@ -73,5 +80,5 @@ def main(steps: int, tokens: int, family: str, precision: str, files: list[str])
 
 
 if __name__ == "__main__":
-    steps, tokens, family, precision, *files = sys.argv[1:]
-    print(json.dumps(main(int(steps), int(tokens), family, precision, files)))
+    steps, rows, tokens, family, precision, *files = sys.argv[1:]
+    print(json.dumps(main(int(steps), int(rows), int(tokens), family, precision, files)))

@@ -1,12 +1,11 @@
 """Put documents end to end into rows of almost equal length: nothing padded, nothing cut but what exceeds a row."""
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-_AT_ONCE = 4096  # pieces that are sorted together
+_OPEN = 256  # rows that are being filled at a time
 
 
 @dataclass(frozen=True)
@@ -30,24 +29,12 @@ def cut(lengths: np.ndarray, longest: int) -> Pieces:
 def pack(lengths: np.ndarray, capacity: int, seed: int = 0) -> list[np.ndarray]:
     """Rows of piece numbers whose lengths sum to at most `capacity` each; every piece is in one row.
 
-    Best fit, longest first, over a few thousand pieces at a time, in an order drawn from `seed`. No length may be more
-    than `capacity`.
+    Pieces come in an order drawn from `seed` and go where they fit best, so that a row is a fair sample of the corpus:
+    short and long together. No length may be more than `capacity`.
     """
-    rng = np.random.default_rng(seed)
-    order = rng.permutation(len(lengths))
-    rows = [row for part in _parts(order) for row in _fit(part, lengths, capacity)]
-    return [rng.permutation(row) for row in rows]
-
-
-def _parts(order: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(order), _AT_ONCE):
-        yield order[start : start + _AT_ONCE]
-
-
-def _fit(pieces: np.ndarray, lengths: np.ndarray, capacity: int) -> list[list[int]]:
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # (tokens that are free, row), sorted
-    for piece in pieces[np.argsort(-lengths[pieces], kind="stable")].tolist():
+    room: list[tuple[int, int]] = []  # (tokens that are free, row) of the rows being filled, sorted
+    for piece in np.random.default_rng(seed).permutation(len(lengths)).tolist():
         size = int(lengths[piece])
         place = bisect_left(room, (size, -1))
         if place == len(room):
@@ -58,4 +45,6 @@ def _fit(pieces: np.ndarray, lengths: np.ndarray, capacity: int) -> list[list[in
         rows[row].append(piece)
         if free > size:
             insort(room, (free - size, row))
-    return rows
+        if len(room) > _OPEN:
+            del room[0]  # the fullest
+    return [np.array(row) for row in rows]
