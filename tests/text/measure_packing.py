@@ -2,7 +2,7 @@
 
 One thread (OMP_NUM_THREADS=1), so that other work on the machine does not count. Every eighth document is used.
 
-python -m tests.text.measure_packing STEPS ROWS TOKENS FAMILY PRECISION FILE...   e.g. 5 3 1024 modernbert float32 notes.txt
+python -m tests.text.measure_packing STEPS ROWS TOKENS FAMILY PRECISION FILE...
 A step is ROWS rows of TOKENS tokens, that is, so many documents at random (cut at TOKENS).
 """
 
