@@ -40,10 +40,11 @@ def test_loading_says_nothing_on_the_screen(folder, capfd):
 
 
 def test_a_masked_word_model_can_be_read(tmp_path):
-    from medtextdiff.text import mlm, tokenizer
+    from medtextdiff.text import tokenizer
+    from medtextdiff.text.masked import modernbert
 
     words = tokenizer.bytes_only()
-    model = mlm.Config(width=32, layers=2, heads=2, mlp_width=32).build(words)
+    model = modernbert.Config(width=32, layers=2, heads=2, mlp_width=32).build(words)
     with loading.quiet():
         model.save_pretrained(tmp_path)
         words.save_pretrained(tmp_path)

@@ -59,6 +59,8 @@ def train(
         about = {"config": run, "data": job.data_hashes, "seed": training.seed}
         provenance.write_lock(run_dir, **about, resumed=resumed, free=MAY_CHANGE)
         run_folder.write_config(run, run_dir)
+        if job.describe is not None:
+            job.describe(run_dir)
 
     hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
     result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)

@@ -1,105 +1,145 @@
 """Recipes that pre-train a text encoder on clinical text."""
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt, SerializeAsAny
 
 from medtextdiff import config
-from medtextdiff.config import ConfigError
+from medtextdiff.recipes import distilled
 from medtextdiff.recipes.job import Job, Wrapped, on_component
+from medtextdiff.recipes.text_corpora import Corpora
+from medtextdiff.text import lora as adapters
 from medtextdiff.text import mlm
-from medtextdiff.text.corpora import plain, table
+from medtextdiff.text.masked import bert, modernbert, pretrained
 from medtextdiff.training import engine
 
-_Split = Literal["train", "heldout"]
 
+class Run(Corpora):
+    """The pre-training of a text encoder by masked words; for the text see `Corpora`.
 
-class Run(config.Config):
-    """The pre-training of a small ModernBERT and its tokenizer by masked words.
-
-    texts: text files or folders -> how often each is read in an epoch. tables: csv tables of notes, likewise; of these
-    only rows with `split` = train. Held out is a share of the documents, by a hash of the text.
+    model: fresh weights of some size (modernbert, bert), or a folder to go on from (pretrained).
+    tokenizer: a folder to take it from; "" is the pretrained model's own, or else one trained here.
+    length: most tokens in a packed row; a step sees `training.batch_size` rows. longest: most tokens of a document,
+    longer ones are cut; never more than the model takes.
     """
 
-    model: mlm.Config = mlm.Config()
-    texts: dict[str, PositiveInt] = Field(default_factory=dict)
-    tables: dict[str, PositiveInt] = Field(default_factory=dict)
-    columns: tuple[str, ...] = ("note", "note_short", "note_long", "clinical_note")
+    model: SerializeAsAny[config.Config] = modernbert.Config()
+    tokenizer: str = ""
     vocabulary: int = 8192
-    length: PositiveInt = 128  # tokens in a packed row
+    length: PositiveInt = 4096
+    longest: PositiveInt | None = None
     masking: mlm.Masking = mlm.Masking()
+    lora: adapters.Config = adapters.Config()
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
 
     def job(self) -> Job:
-        """Train the tokenizer, pack the corpus and make a fresh model.
+        """Train or read the tokenizer, pack the corpus and make the model.
 
         Raises:
-            ConfigError: no text; TextError: a file that is missing or cannot be read.
+            ConfigError: no text; TextError: a file that is missing or cannot be read, a tokenizer that does not fit.
         """
-        import torch
-
-        from medtextdiff.text import tokenizer
-
-        corpora = self._corpora()
-        words = tokenizer.train(
-            _documents(corpora, "train", once=True), self.vocabulary, max_tokens=self.model.max_tokens
-        )
-        data = mlm.MaskedWords(_documents(corpora, "train"), words, self.length, self.masking, self.training.seed)
-        heldout = mlm.MaskedWords(_documents(corpora, "heldout"), words, self.length, self.masking)
-        torch.manual_seed(self.training.seed)  # new weights
-        model = Wrapped(text=mlm.WithTokenizer(self.model.build(words), words))
+        reader = self.corpora()
+        path = self.tokenizer or self.model.tokenizer_path()  # type: ignore[attr-defined]
+        words = reader.tokenizer(path, self.vocabulary, getattr(self.model, "max_tokens", 0))
+        network = self._network(words)
+        longest = min(self.longest or self.length, int(network.config.max_position_embeddings))
+        rows: dict[str, Any] = {"length": self.length, "masking": self.masking, "longest": longest}
+        data = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
+        heldout = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
 
         def validate(model: Any) -> dict[str, float]:
             return {f"heldout_{name}": value for name, value in mlm.evaluate(model.text, heldout).items()}
 
-        return Job(model, on_component("text", mlm.loss), data, validate, data_hashes=self._hashes())
+        model = Wrapped(text=mlm.WithTokenizer(network, words))
+        loss = on_component("text", mlm.loss)
+        return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
 
-    def _corpora(self) -> list[Any]:
-        texts = [plain.Config(paths=(path,), repeat=repeat).build() for path, repeat in self.texts.items()]
-        tables = [
-            table.Config(paths=(path,), columns=self.columns, repeat=repeat).build()
-            for path, repeat in self.tables.items()
-        ]
-        if not texts and not tables:
-            raise ConfigError("no text: name files and how often each is read, --set 'texts={\"FILE.txt\": 1}'")
-        return texts + tables
+    def _network(self, words: Any) -> Any:
+        import torch
 
-    def _hashes(self) -> dict[str, str]:
-        from medtextdiff.training.disk import sha256
-
-        files = [file for path in self.texts for file in plain.Config(paths=(path,)).build().files]
-        return {str(file): sha256(file) for file in [*files, *map(Path, self.tables)]}
-
-
-def _documents(corpora: list[Any], split: _Split, once: bool = False) -> Iterator[str]:
-    for corpus in corpora:
-        yield from corpus.documents(split, once=once)
+        torch.manual_seed(self.training.seed)  # new weights
+        network = self.model.build(words)  # type: ignore[attr-defined]
+        self.lora.apply(network)
+        return network
 
 
 def modernbert_small() -> Run:
     """Pre-train the small ModernBERT that ships as `modernbert-small` on clinical text.
 
-    Source: ModernBERT (arXiv 2412.13663) at 3.8 M parameters: width 192, 6 layers, every third one global, window
-    128, own vocabulary of 8,192; masked words at 30 %.
+    Source: ModernBERT (arXiv 2412.13663) at 6.1 M parameters: width 256, 6 layers, every third one global, window
+    128, own vocabulary of 8,192, up to 8,192 tokens; masked words at 30 %. Rows of 4,096 tokens of whole documents.
     Command: medtextdiff train text.modernbert_small --set 'texts={"FILE.txt": 3, ...}'
-        --set 'tables={"notes.csv": 12, ...}' -o RUN
+        --set 'tables={"notes.csv": 12, ...}' --set training.max_minutes=50 -o RUN
+    Hardware, time: one CPU thread, 50 minutes (the rate's fall follows the clock).
     Shipped weights: see pretrained/modernbert-small/MODEL_CARD.md for data, steps and hours.
     """
     return Run(
         training=engine.Config(
-            max_steps=2400,
-            batch_size=24,
+            max_steps=100_000,
+            max_minutes=50,
+            batch_size=1,
             learning_rate=1.5e-3,
             weight_decay=0.05,
             betas=(0.9, 0.98),
             warmup_steps=100,
             schedule="linear",
             precision="bf16",
-            checkpoint_every=100,
-            validate_every=400,
+            checkpoint_every=200,
+            validate_every=500,
             monitor="heldout_loss",
             monitor_mode="min",
         )
     )
+
+
+def bert_small() -> Run:
+    """Pre-train a BERT of the size of `text.modernbert_small` on the same text, for the same minutes, to compare.
+
+    Source: BERT (arXiv 1810.04805) at 6.3 M parameters, the masked-word task alone, masking as its sibling's; it takes
+    512 tokens, longer documents are cut.
+    Command: medtextdiff train text.bert_small --set tokenizer=RUN_OF_MODERNBERT/text --set 'texts=...' -o RUN
+    Hardware, time: as its sibling.
+    """
+    return modernbert_small().replace(model=bert.Config())
+
+
+def modernbert_mlm() -> Run:
+    """Go on pre-training a ModernBERT or BERT from a local folder on a hospital's own notes.
+
+    Source: ModernBERT (arXiv 2412.13663); FastTextDiff pre-trains ModernBERT-base on MIMIC-III and MIMIC-IV notes this
+    way (with `masking.rate=0.15`). Rows of 8,192 tokens. From fresh weights: --set model=modernbert.
+    Command: medtextdiff train text.modernbert_mlm --set model.path=MODERNBERT_FOLDER
+        --set 'texts={"NOTES_DIR": 1}' [--set lora.rank=16] -o RUN
+    Hardware, time: one GPU with bf16 and 24 GB for the base size (not measured).
+    """
+    return Run(
+        model=pretrained.Config(),
+        length=8192,
+        training=engine.Config(
+            max_steps=20_000,
+            batch_size=8,
+            accumulation=4,
+            learning_rate=1e-4,
+            weight_decay=0.01,
+            betas=(0.9, 0.98),
+            warmup_steps=500,
+            schedule="linear",
+            precision="auto",
+            checkpoint_every=500,
+            validate_every=1000,
+            monitor="heldout_loss",
+            monitor_mode="min",
+        ),
+    )
+
+
+def modernbert_distilled() -> distilled.Run:
+    """Teach the small ModernBERT what a larger encoder from a local folder makes of each word.
+
+    Source: distillation of states (arXiv 1910.01108), between tokenizers: words are aligned by their characters. The
+    FastTextDiff authors' script feeds the teacher the student's token numbers; this does not.
+    Command: medtextdiff train text.modernbert_distilled --set teacher=FOLDER --set tokenizer=RUN/text
+        --set 'texts={"FILE.txt": 1}' [--set distillation.mlm_weight=0.1] -o RUN
+    Hardware, time: not measured; a step costs what the teacher's forward costs and the student's own.
+    """
+    return distilled.Run(training=modernbert_small().training)

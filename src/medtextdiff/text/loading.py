@@ -20,7 +20,7 @@ def load_pretrained(path: str, model_class: Any = None) -> tuple[Any, Any]:
     """The model (float32, no task head) and the tokenizer called `path`.
 
     Args:
-        path: `builtin:NAME` for an encoder that ships with the package, a folder, or a hub id.
+        path: `builtin:NAME/text` for an encoder that ships with the package, a folder, or a hub id.
         model_class: a transformers class that reads the folder; None: the one that its config names.
 
     Raises:
@@ -40,6 +40,22 @@ def load_pretrained(path: str, model_class: Any = None) -> tuple[Any, Any]:
         raise TextError(f"'{path}' lacks {len(missing)} weights, e.g. '{missing[0]}'; get the whole model again")
     check_fit(model, tokenizer, path)
     return model, tokenizer
+
+
+def read_tokenizer(path: str) -> Any:
+    """The tokenizer in a local folder, or of builtin:NAME.
+
+    Raises:
+        TextError: there is none, or it cannot be read.
+    """
+    folder = SHIPPED / path.removeprefix(_BUILTIN) if path.startswith(_BUILTIN) else Path(path).expanduser()
+    if not path or not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise TextError(f"no tokenizer in the folder '{path}'; give a folder with tokenizer.json")
+    try:
+        with quiet():
+            return load_tokenizer(folder)
+    except Exception as error:  # transformers raises almost anything at a damaged file
+        raise TextError(f"the tokenizer in '{path}' cannot be read ({type(error).__name__}); get it again") from None
 
 
 def check_fit(model: Any, tokenizer: Any, name: str) -> None:
@@ -91,6 +107,18 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if had_bar:
             logging.enable_progress_bar()
+
+
+def find_folder(path: str) -> Path:
+    """The complete local folder that `path` (or builtin:NAME) leads to.
+
+    Raises:
+        TextError: none there, incomplete, or a hub id.
+    """
+    found = _find(path)
+    if not isinstance(found, Path):
+        raise TextError(f"no text encoder folder '{path}'; download the model first and give its folder")
+    return found
 
 
 def _find(path: str) -> Path | str:

@@ -1,63 +1,30 @@
-"""Masked-language-model pre-training: mask, pack, loss.
+"""Masked-language-model pre-training: pack, mask, loss.
 
-Documents are packed end to end into rows of equal length, without padding; attention stays inside each document, so
-a short note is learned as it is met later: alone. Masking: 30 % of the words (arXiv 2202.08005), of which 80 % become
-[MASK], 10 % another word and 10 % stay (arXiv 1810.04805).
+Whole documents lie end to end in rows, without padding; attention stays inside each document, so a short note is
+learned as it is met later: alone. Masking: 30 % of the words (arXiv 2202.08005; ModernBERT), 15 % in BERT and in the
+FastTextDiff paper; of these 80 % become [MASK], 10 % another word and 10 % stay (arXiv 1810.04805).
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
 from medtextdiff import config
-from medtextdiff.text.attention import attention_masks
+from medtextdiff.text import packed_attention, packing
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import quiet
+from medtextdiff.text.lora import merged
+from medtextdiff.text.token_store import TokenStore
 
 IGNORED = -100  # label of a word that is not asked for
-PADDING = -1  # document number of padding
-
-
-class Config(config.Config):
-    """A ModernBERT's size. The defaults are the small one that ships with the package (3.8 M parameters)."""
-
-    width: int = 192
-    layers: int = 6
-    heads: int = 3
-    mlp_width: int = 384
-    local_attention: int = 128  # window of the local layers, both sides together
-    global_every: int = 3
-    max_tokens: int = 8192
-
-    def build(self, tokenizer: Any) -> nn.Module:
-        """A `ModernBertForMaskedLM` with fresh weights (torch's global random state) and tied embeddings."""
-        from transformers import ModernBertConfig, ModernBertForMaskedLM
-
-        return ModernBertForMaskedLM(
-            ModernBertConfig(
-                vocab_size=-(-len(tokenizer) // 64) * 64,  # a multiple of 64 multiplies faster
-                hidden_size=self.width,
-                intermediate_size=self.mlp_width,
-                num_hidden_layers=self.layers,
-                num_attention_heads=self.heads,
-                max_position_embeddings=self.max_tokens,
-                local_attention=self.local_attention,
-                global_attn_every_n_layers=self.global_every,
-                sparse_prediction=True,  # logits of the masked words only
-                pad_token_id=tokenizer.pad_token_id,
-                cls_token_id=tokenizer.cls_token_id,
-                sep_token_id=tokenizer.sep_token_id,
-                bos_token_id=tokenizer.cls_token_id,
-                eos_token_id=tokenizer.sep_token_id,
-            )
-        )
 
 
 class WithTokenizer(nn.Module):
@@ -73,9 +40,9 @@ class WithTokenizer(nn.Module):
         return self.model(**inputs)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write model and tokenizer; `encoders.huggingface` reads the folder."""
+        """Write model and tokenizer; `encoders.huggingface` reads the folder. LoRA becomes part of the weights."""
         with quiet():
-            self.model.save_pretrained(folder)  # type: ignore[operator]
+            merged(self.model).save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
 
 
@@ -87,95 +54,180 @@ class Masking(config.Config):
     random: float = Field(default=0.1, ge=0, le=1)
 
 
+class Masker:
+    """Hides words of a row; special tokens are never asked for."""
+
+    def __init__(self, tokenizer: Any, masking: Masking) -> None:
+        """Look up the special tokens.
+
+        Raises:
+            TextError: the tokenizer lacks one.
+        """
+        self._masking, self._mask_id = masking, tokenizer.mask_token_id
+        self.specials = _specials(tokenizer)
+        special_ids = set(tokenizer.all_special_ids)
+        self._words = torch.tensor([word for word in range(len(tokenizer)) if word not in special_ids])
+
+    def __call__(self, ids: Int[Tensor, " N"], rng: torch.Generator) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+        """The row with words masked by draws from `rng`, and the labels."""
+        draw, fate = torch.rand(ids.shape, generator=rng), torch.rand(ids.shape, generator=rng)
+        return self.by(ids, draw, fate, torch.randint(len(self._words), ids.shape, generator=rng))
+
+    def fixed(self, ids: Int[Tensor, " N"], places: Int[Tensor, " N"], seed: int) -> tuple[Tensor, Tensor]:
+        """The same by `seed` and each token's place in the corpus alone, however the corpus is cut and packed."""
+        draws = [torch.from_numpy(_uniform(places.numpy(), seed, number)) for number in range(3)]
+        return self.by(ids, draws[0], draws[1], (draws[2] * len(self._words)).long())
+
+    def by(self, ids: Tensor, draw: Tensor, fate: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+        """The same by numbers in [0, 1): who is asked for, what becomes of it; and which other word it may become."""
+        draw = torch.where(torch.isin(ids, self.specials), 2.0, draw)  # never asked for
+        asked = draw < self._masking.rate
+        if not asked.any() and (draw < 1).any():
+            asked[draw.argmin()] = True  # a row without a question has no loss
+        labels = torch.where(asked, ids, IGNORED)
+        swapped = asked & (fate >= self._masking.mask) & (fate < self._masking.mask + self._masking.random)
+        ids = torch.where(asked & (fate < self._masking.mask), self._mask_id, ids)
+        return torch.where(swapped, self._words[other], ids), labels
+
+
 class MaskedWords:
     """Rows of packed documents with words masked afresh at every draw; what the training loop calls `data`."""
 
     def __init__(
-        self, documents: Iterable[str], tokenizer: Any, length: int = 128, masking: Masking | None = None, seed: int = 0
+        self,
+        documents: Iterable[str],
+        tokenizer: Any,
+        length: int = 1024,
+        masking: Masking | None = None,
+        seed: int = 0,
+        longest: int | None = None,
     ) -> None:
         """Read, tokenize and pack.
 
         Args:
-            documents: texts; kept as token numbers only (8 bytes a token).
+            documents: texts; kept on disk as token numbers.
             tokenizer: a fast tokenizer with [CLS], [SEP], [PAD] and [MASK].
-            length: N, tokens in a row.
+            length: most tokens in a row.
             masking: rates.
             seed: of the order in which documents are packed.
+            longest: most tokens that are read as one document, special tokens included (None: `length`); a longer
+                document is cut into equal pieces.
 
         Raises:
-            TextError: no document, or a tokenizer without one of the special tokens.
+            TextError: no document, a tokenizer without one of the special tokens, or less room than for one word.
         """
-        self.masking = masking or Masking()
-        self._specials = _specials(tokenizer)
-        self._mask_id = tokenizer.mask_token_id
-        special_ids = set(tokenizer.all_special_ids)
-        self._words = torch.tensor([word for word in range(len(tokenizer)) if word not in special_ids])
-        texts = _tokenize(documents, tokenizer)
-        if not texts:
-            raise TextError("the corpus holds no document; check its paths and split")
-        order = np.random.default_rng(seed).permutation(len(texts))
-        ends = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id)
-        self._ids, self._documents = _pack([texts[number] for number in order], length, ends)
+        self._mask = Masker(tokenizer, masking or Masking())
+        self._ends = np.array([tokenizer.cls_token_id]), np.array([tokenizer.sep_token_id])
+        longest = min(length, longest or length)
+        if longest < 3:
+            raise TextError(f"a row of {longest} tokens has no room for a word between [CLS] and [SEP]; give more")
+        self.store = TokenStore(documents, tokenizer)
+        self._pieces = packing.cut(self.store.lengths, longest - 2)
+        self._rows = packing.pack(self._pieces.lengths + 2, length, seed)
 
     def __len__(self) -> int:
         """Rows."""
-        return len(self._ids)
+        return len(self._rows)
+
+    @property
+    def num_tokens(self) -> int:
+        """In all rows, special tokens included."""
+        return self.store.num_tokens + 2 * len(self._pieces.lengths)
+
+    def row(self, index: int) -> tuple[Int[Tensor, " N"], Int[Tensor, " M"]]:
+        """Token numbers of row `index`, nothing masked, and the lengths of the documents in it."""
+        parts: list[np.ndarray] = []
+        lengths = []
+        for piece in self._rows[index]:
+            start, count = int(self._pieces.starts[piece]), int(self._pieces.lengths[piece])
+            parts += [self._ends[0], self.store.read(start, start + count), self._ends[1]]
+            lengths.append(count + 2)
+        return torch.from_numpy(np.concatenate(parts)), torch.tensor(lengths)
 
     def sample(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:
-        """Row `index`, masked by draws from `rng`: `ids`, `labels` and `documents`, each Int[N]."""
-        ids = torch.from_numpy(self._ids[index]).long()
-        asked = self._choose(ids, rng)
-        labels = torch.where(asked, ids, IGNORED)
-        fate = torch.rand(ids.shape, generator=rng)
-        others = self._words[torch.randint(len(self._words), ids.shape, generator=rng)]
-        ids = torch.where(asked & (fate < self.masking.mask), self._mask_id, ids)
-        swapped = asked & (fate >= self.masking.mask) & (fate < self.masking.mask + self.masking.random)
-        ids = torch.where(swapped, others, ids)
-        return {"ids": ids, "labels": labels, "documents": torch.from_numpy(self._documents[index]).long()}
+        """Row `index`, masked by draws from `rng`: `ids` and `labels`, each Int[N], and `lengths` Int[M]."""
+        ids, lengths = self.row(index)
+        ids, labels = self._mask(ids, rng)
+        return {"ids": ids, "labels": labels, "lengths": lengths}
+
+    def fixed_sample(self, index: int, seed: int) -> dict[str, Tensor]:
+        """Row `index` with the masks of `seed`: the same for the same text and tokenizer, whatever the rows are."""
+        ids, lengths = self.row(index)
+        none = np.zeros(1, dtype=np.int64)  # special tokens have no place
+        runs = ((int(self._pieces.starts[piece]), int(self._pieces.lengths[piece])) for piece in self._rows[index])
+        places = [part for start, count in runs for part in (none, np.arange(start, start + count), none)]
+        ids, labels = self._mask.fixed(ids, torch.from_numpy(np.concatenate(places)), seed)
+        return {"ids": ids, "labels": labels, "lengths": lengths}
 
     @staticmethod
     def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-        """Rows to a batch: each entry Int[B, N]."""
-        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-    def _choose(self, ids: Int[Tensor, " N"], rng: torch.Generator) -> Bool[Tensor, " N"]:
-        draw = torch.rand(ids.shape, generator=rng)
-        draw[torch.isin(ids, self._specials)] = 2.0  # never asked for
-        asked = draw < self.masking.rate
-        if not asked.any() and (draw < 1).any():
-            asked[draw.argmin()] = True  # a row without a question has no loss
-        return asked
+        """Rows end to end: one row is as good as many, since documents do not meet."""
+        return {name: torch.cat([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def loss(model: nn.Module, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> dict[str, Tensor]:
-    """Mean cross-entropy over the masked words (nats), and the share of them that the model names first.
+    """Mean cross-entropy over the masked words (nats), the share of them that the model names first, and the tokens.
 
-    `rng` is unused: the masks are drawn with the samples. Any ModernBERT or BERT with a masked-word head.
+    `rng` is unused: the masks are drawn with the samples. `model` is a ModernBERT or BERT with a masked-word head.
     """
-    labels = batch["labels"]
-    masks = attention_masks(getattr(model, "module", model).config, batch["documents"])
-    output = model(input_ids=batch["ids"], attention_mask=masks, labels=labels)
+    network: Any = model.model if isinstance(model, WithTokenizer) else model
+    found = packed_attention.states(network.base_model, batch["ids"], batch["lengths"])
+    num_tokens = torch.tensor(float(len(batch["ids"])), device=found.device)
+    return guess(network, found, batch["labels"]) | {"num_tokens": num_tokens}
+
+
+def guess(network: Any, states: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> dict[str, Tensor]:
+    """`loss` and `masked_accuracy` of what the model's head makes of the states of masked words."""
     asked = labels != IGNORED
-    logits = output.logits if output.logits.dim() == 2 else output.logits[asked]
+    logits = _words(network, states[asked]).float()
     right = (logits.argmax(-1) == labels[asked]).float().mean()
-    return {"loss": output.loss, "masked_accuracy": right.detach()}
+    return {"loss": F.cross_entropy(logits, labels[asked]), "masked_accuracy": right.detach()}
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: MaskedWords, seed: int = 0, batch_size: int = 32) -> dict[str, float]:
-    """Loss (nats) and accuracy over every masked word of `data`, each word counting once; the same masks each time."""
-    rng = torch.Generator().manual_seed(seed)
+def evaluate(model: nn.Module, data: MaskedWords, seed: int = 0, batch_size: int = 8) -> dict[str, float]:
+    """Scores over every masked token of `data`, each counting once; the same tokens are masked each time.
+
+    And for every model that has the tokenizer: masks depend on the text alone, not on rows and cuts.
+
+    `loss` (nats) and `masked_accuracy` are means over tokens, `perplexity` is exp(loss). `perplexity_per_word` is
+    exp(loss x tokens / words), words being what stands between blanks: it can be compared between tokenizers (of the
+    same texts and masking rate), `perplexity` cannot.
+    """
     device = next(model.parameters()).device
     sums, num = {"loss": 0.0, "masked_accuracy": 0.0}, 0
     for start in range(0, len(data), batch_size):
         rows = range(start, min(start + batch_size, len(data)))
-        batch = {
-            name: value.to(device) for name, value in data.collate([data.sample(row, rng) for row in rows]).items()
-        }
-        found, words = loss(model, batch, rng), int((batch["labels"] != IGNORED).sum())
+        batch = data.collate([data.fixed_sample(row, seed) for row in rows])
+        batch = {name: value.to(device) for name, value in batch.items()}
+        found, words = loss(model, batch), int((batch["labels"] != IGNORED).sum())
         sums = {name: total + words * float(found[name]) for name, total in sums.items()}
         num += words
-    return {name: total / max(1, num) for name, total in sums.items()}
+    scores = {name: total / max(1, num) for name, total in sums.items()}
+    pieces = data.store.num_tokens / max(1, data.store.num_words)
+    return scores | {"perplexity": _exp(scores["loss"]), "perplexity_per_word": _exp(scores["loss"] * pieces)}
+
+
+def _words(network: Any, states: Float[Tensor, "Q D"]) -> Float[Tensor, "Q V"]:
+    """The masked-word head on some of the states."""
+    if network.config.model_type == "modernbert":
+        return network.decoder(network.head(states))
+    return network.cls(states)
+
+
+def _uniform(places: np.ndarray, seed: int, number: int) -> np.ndarray:
+    """Float32[N] in [0, 1) as a function of place, seed and number: the mixer of SplitMix64 (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = (places.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z += np.uint64((seed * 3 + number) * 0xD1B54A32D192ED03 % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(40)).astype(np.float64) / 2**24).astype(np.float32)
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))  # what a float can hold
 
 
 def _specials(tokenizer: Any) -> Tensor:
@@ -183,23 +235,3 @@ def _specials(tokenizer: Any) -> Tensor:
         if getattr(tokenizer, name) is None:
             raise TextError(f"the tokenizer has no {name}; masked words need one: use a BERT or ModernBERT tokenizer")
     return torch.tensor(sorted(set(tokenizer.all_special_ids)))
-
-
-def _tokenize(documents: Iterable[str], tokenizer: Any) -> list[np.ndarray]:
-    texts: list[np.ndarray] = []
-    stream = iter(documents)
-    while chunk := list(islice(stream, 1000)):
-        encoded = tokenizer(chunk, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        texts.extend(np.asarray(ids, dtype=np.int32) for ids in encoded["input_ids"] if ids)
-    return texts
-
-
-def _pack(texts: Sequence[np.ndarray], length: int, ends: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Token and document numbers, each int32 [rows, N]; only the end of the last row is padded."""
-    start, stop, padding = (np.array([number], dtype=np.int32) for number in ends)
-    ids = np.concatenate(list(chain.from_iterable((start, text, stop) for text in texts)))
-    documents = np.repeat(np.arange(len(texts), dtype=np.int32), [len(text) + 2 for text in texts])
-    missing = -len(ids) % length
-    ids = np.concatenate([ids, np.repeat(padding, missing)])
-    documents = np.concatenate([documents, np.full(missing, PADDING, dtype=np.int32)])
-    return ids.reshape(-1, length), documents.reshape(-1, length)

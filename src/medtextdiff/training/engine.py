@@ -44,6 +44,9 @@ def fit(
     is called once, on the first process, when the run folder is locked and known to fit: write its files there.
     Modules without a trainable parameter stay in eval mode. Everything random depends on (seed, step) alone, so a run
     that was killed and is resumed ends with the same bits (on one kind of machine and number of threads).
+    With `max_minutes` the run also ends by the clock, validated and saved as at its last step, and the rate falls with
+    the share of the time (or of the steps, whichever is larger) that is gone; time counts over all sessions, validation
+    included. Then the number of steps, and so the weights, depend on the machine.
     Under torchrun each process takes its slice of every batch; losses are averaged over slices, so a loss that is a
     mean over valid pixels is the mean of the slices' means. All processes must see `run_dir`.
 
@@ -66,7 +69,8 @@ def fit(
         if begin is not None and accelerator.is_main_process:
             begin()
         batches = stack.enter_context(closing(run.batches(state.step)))
-        bar = stack.enter_context(Progress(state.step, config.max_steps, accelerator.is_main_process))
+        left = None if config.max_minutes is None else 60 * config.max_minutes - state.seconds
+        bar = stack.enter_context(Progress(state.step, config.max_steps, accelerator.is_main_process, left))
         return _loop(run, state, batches, bar, stop, after_step)
 
 
@@ -77,7 +81,7 @@ def _loop(
         state = run.examine(state)  # validate, checkpoint
         if finished(state, run.config):
             return run.finish(state)
-        outcome = run.update(state.step, batches, stop=stop.wanted is not None)
+        outcome = run.update(state, batches, stop=stop.wanted is not None)
         state = run.count(state, outcome)
         if after_step is not None:
             after_step(run.model, state.step)

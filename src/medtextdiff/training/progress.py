@@ -16,8 +16,9 @@ def say(line: str) -> None:
 class Progress:
     """A context that shows step, loss and the time that is left."""
 
-    def __init__(self, step: int, total: int, enabled: bool = True) -> None:
-        self._first, self._total, self._enabled = step, total, enabled
+    def __init__(self, step: int, total: int, enabled: bool = True, seconds: float | None = None) -> None:
+        """`seconds`: what is left of a time budget, if there is one."""
+        self._first, self._total, self._enabled, self._seconds = step, total, enabled, seconds
         self._begun = self._spoken = time.monotonic()
         self._bar: Any = None
 
@@ -35,13 +36,19 @@ class Progress:
     def show(self, step: int, loss: float) -> None:
         """Tell that `step` updates are done, the last one with this loss."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, description=f"loss {loss:.4f}")
+            clock = "" if self._seconds is None else f", at most {_clock(self._time_left())} left"
+            self._bar.update(self._task, completed=step, description=f"loss {loss:.4f}{clock}")
             return
         now = time.monotonic()
         if self._enabled and (now - self._spoken >= EVERY or step == self._total):
             self._spoken = now
             left = (now - self._begun) / max(1, step - self._first) * (self._total - step)
+            if self._seconds is not None:
+                left = min(left, self._time_left())
             say(f"step {step}/{self._total}  loss {loss:.4f}  {_clock(left)} left")
+
+    def _time_left(self) -> float:
+        return max(0.0, self._begun + (self._seconds or 0.0) - time.monotonic())
 
 
 def _bar() -> Any:

@@ -103,23 +103,25 @@ class Run:
         slices = (stream.positions(step, micro, rank, **sizes) for step, micro in places)
         return stream.batches(self.data, slices, c.seed, c.workers)
 
-    def update(self, step: int, batches: Iterator[Any], *, stop: bool) -> Outcome:
+    def update(self, state: State, batches: Iterator[Any], *, stop: bool) -> Outcome:
         """One optimizer step, and the average after it."""
-        outcome = self.updater(step, batches, rate=self._rate(step), stop=stop)
+        step = state.step
+        outcome = self.updater(step, batches, rate=self._rate(state), stop=stop, clock=self._now)
         if self.ema is not None:
             self.ema.update(step + 1)
         return outcome
 
     def count(self, state: State, outcome: Outcome) -> State:
         """Take an update into the state and, every `log_every` steps, into the log."""
-        c, step = self.config, state.step + 1
+        c, step, rate = self.config, state.step + 1, self._rate(state)
         window = means.add(state.window, outcome.losses, outcome.norm)
-        state = state.after(step=step, seconds=time.monotonic() - self.clock, window=window)
-        if not due(step, c.log_every, c.max_steps):
+        state = state.after(step=step, seconds=outcome.seconds, window=window)
+        if not due(step, c.log_every, c.max_steps) and not finished(state, c):
             return state
         if self.accelerator.is_main_process:
-            seen = {"epoch": step * c.batch_size / len(self.data), "lr": c.learning_rate * self._rate(step - 1)}
-            self.log.add("train", step, means.summary(window, state.seconds, c.batch_size) | seen)
+            seen = {"epoch": step * c.batch_size / len(self.data), "lr": c.learning_rate * rate}
+            parts = c.accumulation * self.accelerator.num_processes
+            self.log.add("train", step, means.summary(window, state.seconds, c.batch_size, parts) | seen)
         return state.after(window=means.empty(state.seconds))
 
     def examine(self, state: State) -> State:
@@ -127,7 +129,7 @@ class Run:
         c = self.config
         validated = (
             self.validate is not None
-            and due(state.step, c.validate_every, c.max_steps)
+            and (due(state.step, c.validate_every, c.max_steps) or finished(state, c))
             and state.validated < state.step
         )
         if validated:
@@ -157,7 +159,7 @@ class Run:
             self.ema.copy_to_model()
             held = "ema"
         self.model.eval()
-        early = state.step < self.config.max_steps
+        early = state.step < self.config.max_steps and not out_of_time(state, self.config)
         return Result(self.run_dir, state.step, state.best_step, state.best_metric, early, held, state.seconds)
 
     def _load(self, path: Path, fresh: State) -> State:
@@ -174,7 +176,7 @@ class Run:
         return state.after(config=fresh.config)
 
     def _validate(self, state: State) -> State:
-        metrics = self._scores(state.step)
+        metrics, seconds = self._scores(state.step)
         c = self.config
         if c.monitor not in metrics:
             raise ConfigError(f"monitor '{c.monitor}' is not validated; {configs.nearest(c.monitor, metrics)}")
@@ -183,7 +185,7 @@ class Run:
             raise TrainingError(f"the validation's {c.monitor} at step {state.step} is {value}", state.step)
         sign = 1 if c.monitor_mode == "max" else -1
         better = state.best_metric is None or sign * value > sign * state.best_metric
-        state = state.after(validated=state.step, seconds=time.monotonic() - self.clock, misses=state.misses + 1)
+        state = state.after(validated=state.step, seconds=seconds, misses=state.misses + 1)
         if better:
             state = state.after(best_step=state.step, best_metric=value, misses=0)
         if self.accelerator.is_main_process:
@@ -194,8 +196,8 @@ class Run:
                 checkpoint.write_best(self.folder, state.step, weights.trained(self.model) | average)
         return state
 
-    def _scores(self, step: int) -> dict[str, float]:
-        """The first process validates with the averaged weights; all get the scores."""
+    def _scores(self, step: int) -> tuple[dict[str, float], float]:
+        """The first process validates with the averaged weights; all get the scores, and its clock."""
         from accelerate.utils import broadcast_object_list
 
         box: list[Any] = [None]
@@ -204,19 +206,30 @@ class Run:
             randomness.seed_everything(self.config.seed, "validate", step)
             self.model.eval()
             with torch.no_grad(), self.ema.applied() if self.ema is not None else nullcontext():
-                box[0] = {name: float(value) for name, value in self.validate(self.model).items()}
+                box[0] = {name: float(value) for name, value in self.validate(self.model).items()}, self._now()
             _train_mode(self.model)
         return broadcast_object_list(box)[0]
 
-    def _rate(self, step: int) -> float:
+    def _now(self) -> float:
+        return time.monotonic() - self.clock
+
+    def _rate(self, state: State) -> float:
+        """The factor on the learning rate for the update that follows `state`."""
         c = self.config
         shape = {"max_steps": c.max_steps, "warmup_steps": c.warmup_steps}
-        return schedule.factor(step, **shape, shape=c.schedule, min_ratio=c.min_lr_ratio)
+        elapsed = 0.0 if c.max_minutes is None else state.seconds / (60 * c.max_minutes)
+        return schedule.factor(state.step, **shape, shape=c.schedule, min_ratio=c.min_lr_ratio, elapsed=elapsed)
 
 
 def finished(state: State, config: Config) -> bool:
     """Whether a run that stands there has nothing left to do."""
-    return state.step >= config.max_steps or (config.patience is not None and state.misses >= config.patience)
+    impatient = config.patience is not None and state.misses >= config.patience
+    return state.step >= config.max_steps or impatient or out_of_time(state, config)
+
+
+def out_of_time(state: State, config: Config) -> bool:
+    """Whether the run has used up its minutes."""
+    return config.max_minutes is not None and state.seconds >= 60 * config.max_minutes
 
 
 def due(step: int, every: int, last: int) -> bool:

@@ -16,6 +16,7 @@ class Config(configs.Config):
     """How to train. `batch_size` is that of one optimizer step, over all processes and accumulated micro-batches."""
 
     max_steps: Count = 1000
+    max_minutes: Positive | None = None  # wall-clock budget; the schedule then follows the time, see engine.fit
     batch_size: Count = 8
     accumulation: Count = 1  # micro-batches per step and process
     learning_rate: Positive = 1e-4
@@ -43,5 +44,8 @@ class Config(configs.Config):
     compile: bool = False
 
 
-# May change when a run is resumed: they do not change what is learned, or (max_steps) that is what was asked for.
-FREE = {"max_steps", "checkpoint_every", "validate_every", "patience", "log_every", "tensorboard", "workers", "compile"}
+# May change when a run is resumed: they do not change what is learned, or (max_steps, max_minutes) how long.
+FREE = {
+    *("max_steps", "max_minutes", "checkpoint_every", "validate_every", "patience"),
+    *("log_every", "tensorboard", "workers", "compile"),
+}

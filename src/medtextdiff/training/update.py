@@ -17,11 +17,15 @@ Loss = Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one update: the losses (means over micro-batches and processes), the gradient's norm, a wish to stop."""
+    """Of one update: the losses (means over micro-batches and processes), the gradient's norm, a wish to stop.
+
+    `seconds` is when its losses were known, the same for all processes.
+    """
 
     losses: dict[str, float]
     norm: float
     stop: bool
+    seconds: float
 
 
 class Updater:
@@ -48,8 +52,12 @@ class Updater:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward, self.optimizer = accelerator.prepare(_Forward(model), optimizer)
 
-    def __call__(self, step: int, batches: Iterator[Any], *, rate: float, stop: bool) -> Outcome:
+    def __call__(
+        self, step: int, batches: Iterator[Any], *, rate: float, stop: bool, clock: Callable[[], float]
+    ) -> Outcome:
         """Update number `step` (from 0) on the next batches; `rate` is the learning-rate factor.
+
+        `clock` tells the seconds that the run has lasted, as this process sees it.
 
         Raises:
             TrainingError: loss or gradient is not a finite number; the parameters are as before.
@@ -57,7 +65,7 @@ class Updater:
         optimizers.set_rate(self.optimizer, rate)
         accumulation = self._accelerator.gradient_accumulation_steps
         parts = [self._accumulate(step, micro, next(batches)) for micro in range(accumulation)]
-        losses, stop = self._agree(parts, stop)
+        losses, stop, seconds = self._agree(parts, stop, clock())
         if not math.isfinite(losses["loss"]):
             raise TrainingError(f"the loss of step {step + 1} is {losses['loss']}; {_ADVICE}", step + 1)
         norm = float(self._accelerator.clip_grad_norm_(self._parameters, self._clip))
@@ -65,7 +73,7 @@ class Updater:
             raise TrainingError(f"the gradient of step {step + 1} is not finite; {_ADVICE}", step + 1)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return Outcome(losses, norm, stop)
+        return Outcome(losses, norm, stop, seconds)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimizer, of the loss scale (fp16), and of a loss that has one (a teacher's weights)."""
@@ -95,13 +103,15 @@ class Updater:
             accelerator.backward(losses["loss"])
         return {name: value.detach() for name, value in losses.items()}
 
-    def _agree(self, parts: list[dict[str, Tensor]], stop: bool) -> tuple[dict[str, float], bool]:
-        """Means over the micro-batches and processes; and whether any process wants to stop."""
+    def _agree(
+        self, parts: list[dict[str, Tensor]], stop: bool, seconds: float
+    ) -> tuple[dict[str, float], bool, float]:
+        """Means over the micro-batches and processes; whether any process wants to stop; the mean of their clocks."""
         names = sorted(parts[0])
         means = [torch.stack([part[name].float() for part in parts]).mean() for name in names]
-        both = torch.stack([*means, torch.tensor(float(stop), device=means[0].device)])
-        *values, stops = self._accelerator.reduce(both, "mean").tolist()
-        return dict(zip(names, values, strict=True)), stops > 0
+        own = torch.tensor([float(stop), seconds], device=means[0].device)
+        *values, stops, seconds = self._accelerator.reduce(torch.cat([torch.stack(means), own]), "mean").tolist()
+        return dict(zip(names, values, strict=True)), stops > 0, seconds
 
 
 _ADVICE = "try a lower learning_rate, more warmup_steps, a clip_norm, or precision=float32; the last checkpoint is kept"

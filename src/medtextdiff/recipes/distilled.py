@@ -1,0 +1,76 @@
+"""The run that teaches a small text encoder by a larger one."""
+
+from typing import Any
+
+from pydantic import PositiveInt, SerializeAsAny
+
+from medtextdiff import config
+from medtextdiff.config import ConfigError
+from medtextdiff.recipes.job import Job, Wrapped
+from medtextdiff.recipes.text_corpora import Corpora
+from medtextdiff.text import distillation as lesson
+from medtextdiff.text import mlm
+from medtextdiff.text.masked import modernbert
+from medtextdiff.training import engine
+
+
+class Run(Corpora):
+    """The distillation of a text encoder; for the text see `Corpora`.
+
+    model: the student, fresh weights (modernbert, bert) or a folder (pretrained). teacher: the folder of a BERT or
+    ModernBERT, of any vocabulary and width. tokenizer: the student's, a folder; "" is the pretrained student's own, or
+    one trained here. length, longest: as in `text.Run`, in the student's tokens; a piece must fit the teacher too.
+    masking counts with `distillation.mlm_weight` alone.
+    """
+
+    model: SerializeAsAny[config.Config] = modernbert.Config()
+    teacher: str = ""
+    tokenizer: str = ""
+    vocabulary: int = 8192
+    length: PositiveInt = 2048
+    longest: PositiveInt = 512
+    distillation: lesson.Config = lesson.Config()
+    masking: mlm.Masking = mlm.Masking()
+    training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
+
+    def job(self) -> Job:
+        """Load the teacher, cut and pack the corpus, and make the student.
+
+        Raises:
+            ConfigError: no text or no teacher; TextError: a file or folder that is missing or cannot be read.
+        """
+        import torch
+        from torch import nn
+
+        from medtextdiff.text.lessons import Lessons
+
+        teacher, teacher_words = self._teacher()
+        reader = self.corpora()
+        path = self.tokenizer or self.model.tokenizer_path()  # type: ignore[attr-defined]
+        words = reader.tokenizer(path, self.vocabulary, getattr(self.model, "max_tokens", 0))
+        torch.manual_seed(self.training.seed)  # new weights
+        network = self.model.build(words)  # type: ignore[attr-defined]
+        projection = nn.Linear(network.config.hidden_size, teacher.config.hidden_size)
+        rows: dict[str, Any] = {
+            "length": self.length,
+            "longest": min(self.longest, int(network.config.max_position_embeddings)),
+            "teacher_longest": int(teacher.config.max_position_embeddings),
+            "masker": mlm.Masker(words, self.masking) if self.distillation.mlm_weight else None,
+        }
+        data = Lessons(reader.documents("train"), words, teacher_words, seed=self.training.seed, **rows)
+        heldout = Lessons(reader.documents("heldout"), words, teacher_words, **rows)
+        model = Wrapped(text=mlm.WithTokenizer(network, words), teacher=teacher, projection=projection)
+        loss = self.distillation.build()
+
+        def validate(model: Any) -> dict[str, float]:
+            return {f"heldout_{name}": value for name, value in lesson.evaluate(loss, model, heldout).items()}
+
+        return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
+
+    def _teacher(self) -> tuple[Any, Any]:
+        from medtextdiff.text.loading import load_pretrained
+
+        if not self.teacher:
+            raise ConfigError("no teacher: name the folder of a BERT or ModernBERT, --set teacher=DIR")
+        teacher, words = load_pretrained(self.teacher)
+        return teacher.requires_grad_(False).eval(), words

@@ -1,0 +1,1 @@
+"""Models that guess masked words: interchangeable parts, one file each."""

@@ -1,0 +1,57 @@
+import gzip
+import json
+
+import pytest
+
+from medtextdiff.text.corpora import jsonl
+from medtextdiff.text.errors import TextError
+
+from .conftest import SECRET
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def line(n):
+        return json.dumps({"text": f"A made-up note with the number {n}.", "subject_id": n % 20, "category": "CT"})
+
+    (tmp_path / "a.jsonl").write_text("\n".join(line(n) for n in range(60)) + "\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(line(n) for n in range(50, 100)).encode()))
+    return tmp_path
+
+
+def test_a_folder_is_read_split_by_patient_and_without_doubles(folder):
+    read = jsonl.Config(paths=(str(folder),), heldout=0.3).build()
+    train, heldout = list(read.documents()), list(read.documents("heldout"))
+    assert len(train) + len(heldout) == 100
+    numbers = [{int(document.split()[-1][:-1]) % 20 for document in part} for part in (train, heldout)]
+    assert not numbers[0] & numbers[1]
+    assert read.report()["left_out"] == {"a duplicate": 10}
+
+
+def test_names_and_categories_are_fields(folder):
+    (folder / "a.jsonl").write_text(json.dumps({"note": "x" * 50, "kind": "CT"}) + "\n")
+    read = jsonl.Config(paths=(str(folder / "a.jsonl"),), text="note", category="kind", categories=("ct",), heldout=0)
+    assert list(read.build().documents()) == ["x" * 50]
+    assert list(read.replace(categories=("MR",)).build().documents()) == []
+
+
+def test_bad_lines_are_counted_and_the_rest_goes_on(folder):
+    good = json.dumps({"text": "A made-up note, long enough.\ud800", "subject_id": None})
+    bad = [f'{{"text": "{SECRET}', f'{{"note": "{SECRET}"}}', "[1]", "", "[" * 100_000]
+    content = "\n".join([good, *bad]).encode() + b'\n{"text": "caf\xe9"}\n'
+    (folder / "a.jsonl").write_bytes(content)
+    read = jsonl.Config(paths=(str(folder / "a.jsonl"),), heldout=0).build()
+    assert list(read.documents()) == ["A made-up note, long enough."]
+    assert read.faults() == [
+        "a.jsonl, row 2: no JSON (and 1 more such rows); left out",
+        "a.jsonl, row 3: no object with a string 'text' (and 1 more such rows); left out",
+        "a.jsonl, row 7: not UTF-8; left out",
+    ]
+
+
+def test_what_cannot_be_found_is_refused(tmp_path):
+    with pytest.raises(TextError, match=r"no \*.jsonl"):
+        jsonl.Config(paths=(str(tmp_path),)).build()
+    with pytest.raises(TextError, match="check the path"):
+        jsonl.Config(paths=(str(tmp_path / "a.jsonl"),)).build()
