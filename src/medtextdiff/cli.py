@@ -192,6 +192,65 @@ def evaluate(
         _table(["score", "value"], [[name, text] for name, text in summary.items()])
 
 
+@app.command("evaluate-synthesis")
+def evaluate_synthesis(
+    source: Annotated[
+        str, typer.Argument(help="A synthesis run, or a folder of images with prompts.csv.", metavar="RUN|DIR")
+    ],
+    data: Annotated[Path, typer.Option(help="The real data set's folder or manifest.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
+    split: Annotated[str, typer.Option(help="Real images that were held out.")] = "val",
+    train_split: Annotated[str, typer.Option(help="Real images that were trained on.")] = "train",
+    num: Annotated[
+        int | None, typer.Option("-n", help="Images a seed that a run makes; default: as many as held-out images.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of a run: one or several, e.g. 0,1,2; several give intervals.")] = "0",
+    extractor: Annotated[
+        str,
+        typer.Option(help="denoiser (ships), efficientnet_lite0, a vision model's folder, or a TorchScript file."),
+    ] = "denoiser",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="Also a challenge's figures: medvqa2024 or medvqa2025.")] = None,
+    reconstructions: Annotated[
+        Path | None, typer.Option(help="The held-out images as an autoencoder gives them back, under their names.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Compare at N x N pixels; default: the images' own.")] = None,
+    fit: Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")] = "squeeze",
+    steps: Annotated[int | None, typer.Option(help="Of a run's sampler.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Of a run's sampler.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Of a run.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Score images made from prompts: quality, adherence, memorisation, utility, cost; with an HTML page."""
+    from medtextdiff import api
+
+    with _one_line_errors():
+        asked = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        summary = api.evaluate_synthesis(
+            source,
+            data=data,
+            out=output,
+            split=split,
+            train_split=train_split,
+            num=num,
+            seeds=api.read_seeds(seeds),
+            extractor=extractor,
+            settings=settings or [],
+            protocol=protocol,
+            reconstructions=reconstructions,
+            size=size,
+            fit=fit,
+            options={name: value for name, value in asked.items() if value is not None},
+            device=device,
+            overwrite=overwrite,
+            progress=_say,
+        )
+        _table(["score", "value"], [[name, text] for name, text in summary.items()])
+
+
 @app.command()
 def features(
     source: Annotated[Path, typer.Argument(help="One image; with --bank also a folder or data set.", metavar="IMAGE")],

@@ -227,7 +227,7 @@ def test_nothing_is_left_half_written(write, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("medtextdiff.evaluation.report._write_csv", full_disk)
+    monkeypatch.setattr("pathlib.Path.write_bytes", full_disk)
     for out in ("report", "new"):
         with pytest.raises(OSError, match="No space left"):
             write(out, overwrite=True)

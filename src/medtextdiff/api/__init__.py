@@ -3,6 +3,7 @@
 from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
+from medtextdiff.api.evaluating_synthesis import evaluate_synthesis, read_seeds
 from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
@@ -18,6 +19,7 @@ __all__ = [
     "convert_adm",
     "data_check",
     "evaluate",
+    "evaluate_synthesis",
     "export",
     "features",
     "fill_bank",
@@ -25,6 +27,7 @@ __all__ = [
     "load",
     "models",
     "pack",
+    "read_seeds",
     "recipes",
     "segment",
     "segment_files",

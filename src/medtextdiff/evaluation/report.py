@@ -1,13 +1,11 @@
 """A run's report: `report.json`, `per_image.csv` and `report.html`, which needs no other file."""
 
-import csv
 import json
-import secrets
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medtextdiff.evaluation import report_folder
 from medtextdiff.evaluation.comparison import compare
 from medtextdiff.evaluation.report_page import Content, Example, main_region, render
 from medtextdiff.evaluation.segmentation import Row, check_rows
@@ -50,21 +48,14 @@ def write_report(
     examples = [(what, row, pictures(row.id)) for what, row in chosen] if pictures else []
     content = Content(title, rows, summary, meta, comparison, examples, curves or [], notes or {}, unit)
     report = _to_json(content, {what.lower(): row.id for what, row in chosen})
-    _write_folder(out_dir, {"report.json": report, "per_image.csv": rows, "report.html": render(content)})
+    files = {"report.json": report, "per_image.csv": _table(rows), "report.html": render(content)}
+    report_folder.write_folder(out_dir, files)
     return out_dir / "report.html"
 
 
 def check_free(out_dir: Path, overwrite: bool) -> None:
     """Raise FileExistsError where no report may be written. Call it before long work, too."""
-    if not out_dir.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{out_dir} exists; choose another folder, or overwrite it with --overwrite")
-    strange = [path.name for path in out_dir.iterdir() if path.name not in _FILES] if out_dir.is_dir() else ["a file"]
-    if strange:
-        raise FileExistsError(
-            f"{out_dir} is not only a report (it has {strange[0]}), so it is not overwritten; choose another folder"
-        )
+    report_folder.check_free(out_dir, overwrite, _FILES)
 
 
 def read_curves(path: Path) -> list[dict[str, Any]]:
@@ -116,39 +107,11 @@ def _to_json(content: Content, examples: Mapping[str, str]) -> str:
         raise ValueError(f"meta must be plain JSON values (text, finite numbers, lists, dicts): {error}") from None
 
 
-def _write_folder(out_dir: Path, files: Mapping[str, str | Sequence[Row]]) -> None:
-    """Fill a folder beside `out_dir`, then move it there; an old report goes only after the new one is whole."""
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (out_dir.with_name(f".{out_dir.name}.{secrets.token_hex(4)}") for _ in range(2))
-    try:
-        part.mkdir()
-        for name, content in files.items():
-            if isinstance(content, str):
-                (part / name).write_text(content, encoding="utf-8")
-            else:
-                _write_csv(part / name, content)
-        if out_dir.exists():
-            out_dir.rename(old)
-        part.rename(out_dir)
-    except BaseException as error:
-        if old.exists() and not out_dir.exists():
-            old.rename(out_dir)
-        if isinstance(error, OSError):
-            raise OSError(
-                f"cannot write {out_dir}: {error.strerror}; free some space or choose another folder"
-            ) from None
-        raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if out_dir.exists():
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def _table(rows: Sequence[Row]) -> str:
     columns = [(region, metric) for region, metrics in rows[0].scores.items() for metric in metrics]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", "group", "has_note", *(f"{region}_{metric}" for region, metric in columns)])
-        for row in rows:
-            scores = (f"{row.scores[region][metric]:.9g}" for region, metric in columns)
-            writer.writerow([row.id, row.group or "", int(row.has_note), *scores])
+    lines = (
+        [row.id, row.group or "", int(row.has_note), *(float(row.scores[region][metric]) for region, metric in columns)]
+        for row in rows
+    )
+    head = ["id", "group", "has_note", *(f"{region}_{metric}" for region, metric in columns)]
+    return report_folder.csv_text(head, lines)
