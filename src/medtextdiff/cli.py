@@ -1,13 +1,15 @@
 """The commands: read options, call `api`, print. No torch here, and no decisions."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from medtextdiff import cli_synthesis
+from medtextdiff.terminal import one_line_errors as _one_line_errors
+from medtextdiff.terminal import say as _say
+from medtextdiff.terminal import table as _table
 
 app = typer.Typer(
     name="medtextdiff",
@@ -21,6 +23,7 @@ data_app = typer.Typer(help="Look at a data set before training on it.", no_args
 convert_app = typer.Typer(help="Turn other projects' checkpoints into our folders.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
+app.add_typer(cli_synthesis.app)
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A shipped model's name, a run folder or an export.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
@@ -192,65 +195,6 @@ def evaluate(
         _table(["score", "value"], [[name, text] for name, text in summary.items()])
 
 
-@app.command("evaluate-synthesis")
-def evaluate_synthesis(
-    source: Annotated[
-        str, typer.Argument(help="A synthesis run, or a folder of images with prompts.csv.", metavar="RUN|DIR")
-    ],
-    data: Annotated[Path, typer.Option(help="The real data set's folder or manifest.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
-    split: Annotated[str, typer.Option(help="Real images that were held out.")] = "val",
-    train_split: Annotated[str, typer.Option(help="Real images that were trained on.")] = "train",
-    num: Annotated[
-        int | None, typer.Option("-n", help="Images a seed that a run makes; default: as many as held-out images.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Of a run: one or several, e.g. 0,1,2; several give intervals.")] = "0",
-    extractor: Annotated[
-        str,
-        typer.Option(help="denoiser (ships), efficientnet_lite0, a vision model's folder, or a TorchScript file."),
-    ] = "denoiser",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
-    ] = None,
-    protocol: Annotated[str | None, typer.Option(help="Also a challenge's figures: medvqa2024 or medvqa2025.")] = None,
-    reconstructions: Annotated[
-        Path | None, typer.Option(help="The held-out images as an autoencoder gives them back, under their names.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Compare at N x N pixels; default: the images' own.")] = None,
-    fit: Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")] = "squeeze",
-    steps: Annotated[int | None, typer.Option(help="Of a run's sampler.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Of a run's sampler.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="Of a run.")] = None,
-    device: Device = "auto",
-    overwrite: Overwrite = False,
-) -> None:
-    """Score images made from prompts: quality, adherence, memorisation, utility, cost; with an HTML page."""
-    from medtextdiff import api
-
-    with _one_line_errors():
-        asked = {"steps": steps, "guidance": guidance, "sampler": sampler}
-        summary = api.evaluate_synthesis(
-            source,
-            data=data,
-            out=output,
-            split=split,
-            train_split=train_split,
-            num=num,
-            seeds=api.read_seeds(seeds),
-            extractor=extractor,
-            settings=settings or [],
-            protocol=protocol,
-            reconstructions=reconstructions,
-            size=size,
-            fit=fit,
-            options={name: value for name, value in asked.items() if value is not None},
-            device=device,
-            overwrite=overwrite,
-            progress=_say,
-        )
-        _table(["score", "value"], [[name, text] for name, text in summary.items()])
-
-
 @app.command()
 def features(
     source: Annotated[Path, typer.Argument(help="One image; with --bank also a folder or data set.", metavar="IMAGE")],
@@ -404,41 +348,3 @@ def main() -> None:
         print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)  # type: ignore[attr-defined]
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except typer.Exit:
-        raise
-    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        raise typer.Exit(130) from None
-    except Exception as error:
-        if os.environ.get("MEDTEXTDIFF_DEBUG"):
-            raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        raise typer.Exit(2) from None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.filename is not None:  # the system's own, e.g. a folder without permission
-        text = f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
-    expected = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("medtextdiff")
-    return text if expected else f"{type(error).__name__}: {text} (unexpected; MEDTEXTDIFF_DEBUG=1 shows where)"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> None:
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    for row in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

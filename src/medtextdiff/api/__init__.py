@@ -8,6 +8,7 @@ from medtextdiff.api.exporting import export
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.model import Model, Result, load
 from medtextdiff.api.packing import pack
+from medtextdiff.api.rating import rate_make, rate_score
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.shelf import models
 from medtextdiff.api.training import recipes, show, train
@@ -27,6 +28,8 @@ __all__ = [
     "load",
     "models",
     "pack",
+    "rate_make",
+    "rate_score",
     "read_seeds",
     "recipes",
     "segment",

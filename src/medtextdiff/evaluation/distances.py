@@ -1,7 +1,7 @@
 """How far apart two sets of images lie, by their features: Fréchet (FID), kernel (KID), and MiFID.
 
 The distance is "FID" in the published sense only where the features are those of its Inception network; so every
-table names the extractor. Arithmetic in float64, checked against torchmetrics and MONAI in the tests.
+table names the extractor. Arithmetic in float64, checked against torchmetrics in the tests.
 """
 
 import numpy as np

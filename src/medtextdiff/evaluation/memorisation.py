@@ -17,15 +17,17 @@ _ROWS = 256  # at a time
 class Audit:
     """The nearest training image of each generated one, in one space.
 
-    `threshold` is the distance below which only `rate` of held-out real images lie; `copies` the share of generated
-    images below it, with its interval. A generator that does not copy stays near `rate`.
+    `threshold` is the distance below which at most 1 % of held-out real images lie, `rate` the share that does.
+    `copies` is the share of generated images below it, with its interval. `p_value`: the chance of so many, or more, if
+    generated images were as far from the training images as held-out ones are.
     """
 
     nearest: Int[np.ndarray, " N"]
     distance: Float[np.ndarray, " N"]
     threshold: float
-    rate: float  # that the threshold has on the held-out images; steps of 1 / their number
+    rate: float
     copies: Interval
+    p_value: float
 
     @property
     def copied(self) -> np.ndarray:
@@ -34,8 +36,8 @@ class Audit:
 
     @property
     def more_than_calibrated(self) -> bool:
-        """Is the whole interval above the calibrated rate?"""
-        return self.copies.low > max(self.rate, RATE)
+        """Are there more copies than chance explains, at 5 %?"""
+        return self.p_value < 0.05
 
 
 def audit(
@@ -48,7 +50,8 @@ def audit(
     """Compare with every training image, once as it is; give mirrored training images as further rows if they count.
 
     `held_out` are real images that were not trained on. With few of them the threshold is rough: with 100, a rate of
-    1 % rests on one image.
+    1 % rests on one image. The p value knows that: it is exact for the r-th nearest held-out image as threshold (a
+    negative hypergeometric count, as in Wilks' tolerance limits).
 
     Raises:
         ValueError: an empty set, or a rate outside (0, 1).
@@ -61,10 +64,13 @@ def audit(
             f"{len(held_out)}"
         )
     _, usual = nearest(held_out, train)
-    threshold = float(np.quantile(usual, rate))
+    rank = int(rate * len(usual)) + 1
+    threshold = float(np.sort(usual)[rank - 1])
     index, distance = nearest(generated, train)
-    copies = share_interval(int((distance < threshold).sum()), len(distance))
-    return Audit(index, distance, threshold, float((usual < threshold).mean()), copies)
+    hits = int((distance < threshold).sum())
+    copies = share_interval(hits, len(distance))
+    p_value = _chance_of(hits, len(distance), rank, len(usual))
+    return Audit(index, distance, threshold, float((usual < threshold).mean()), copies, p_value)
 
 
 def nearest(
@@ -77,3 +83,12 @@ def nearest(
         places.append(part.argmin(axis=1))
         found.append(part.min(axis=1))
     return np.concatenate(places), np.concatenate(found)
+
+
+def _chance_of(hits: int, num: int, rank: int, num_held_out: int) -> float:
+    """Of `hits` or more of `num` below the `rank`-th smallest of the others, if both are of one kind: the smallest
+    hits + rank - 1 of all together must hold at least `hits` of ours.
+    """
+    from scipy.stats import hypergeom
+
+    return float(hypergeom.sf(hits - 1, num + num_held_out, num, hits + rank - 1))

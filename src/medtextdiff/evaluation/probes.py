@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
 
 UNKNOWN = -1
 _STEPS = 100
@@ -70,7 +67,7 @@ def fit(
     best = int(np.argmin(scores))
     cut = _cuts(probabilities[best], labels[held])
     weight, bias = _solve(rows, labels, strengths[best])
-    return Probe(mean, scale, weight.astype(np.float64), bias.astype(np.float64), cut, strengths[best])
+    return Probe(mean, scale, weight, bias, cut, strengths[best])
 
 
 def balanced_accuracy(answers: Int[np.ndarray, " N"], labels: Int[np.ndarray, " N"]) -> float:
@@ -82,31 +79,32 @@ def balanced_accuracy(answers: Int[np.ndarray, " N"], labels: Int[np.ndarray, " 
 
 
 def _solve(rows: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    x, known = torch.from_numpy(rows), torch.from_numpy(labels != UNKNOWN).float()
-    y = torch.from_numpy(labels == 1).float()
-    shares = _class_weights(y, known)
-    weight = torch.zeros(labels.shape[1], rows.shape[1], requires_grad=True)
-    bias = torch.zeros(labels.shape[1], requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=_STEPS, line_search_fn="strong_wolfe")
+    """Weights [A, D] and biases [A] of least balanced cross-entropy plus penalty."""
+    from scipy.optimize import minimize
 
-    def loss() -> Tensor:
-        optimizer.zero_grad()
-        each = F.binary_cross_entropy_with_logits(x @ weight.T + bias, y, weight=shares, reduction="sum")
-        value = each + strength / 2 * weight.square().sum()
-        value.backward()
-        return value
+    num_attributes, width = labels.shape[1], rows.shape[1]
+    yes, weights = (labels == 1).astype(np.float32), _image_weights(labels)
 
-    optimizer.step(loss)
-    return weight.detach().numpy(), bias.detach().numpy()
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weight = flat[: num_attributes * width].reshape(num_attributes, width).astype(np.float32)
+        logits = rows @ weight.T + flat[num_attributes * width :].astype(np.float32)  # (N, A)
+        each = np.logaddexp(0, logits) - yes * logits
+        slope = weights * (_sigmoid(logits) - yes)
+        value = float((weights * each).sum(dtype=np.float64)) + strength / 2 * float(np.square(weight).sum())
+        gradient = np.concatenate([(slope.T @ rows + strength * weight).ravel(), slope.sum(axis=0)])
+        return value, gradient.astype(np.float64)
+
+    start = np.zeros(num_attributes * (width + 1))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
+    return found[: num_attributes * width].reshape(num_attributes, width), found[num_attributes * width :]
 
 
-def _class_weights(y: Tensor, known: Tensor) -> Tensor:
-    """Half of each attribute's weight on its yes, half on its no; 0 where not known."""
-    yes, no = (y * known).sum(dim=0), ((1 - y) * known).sum(dim=0)
-    both = ((yes > 0) & (no > 0)).float()
-    share_yes = torch.where(both > 0, 0.5 / yes.clamp_min(1), 1 / yes.clamp_min(1))
-    share_no = torch.where(both > 0, 0.5 / no.clamp_min(1), 1 / no.clamp_min(1))
-    return known * (y * share_yes + (1 - y) * share_no)
+def _image_weights(labels: np.ndarray) -> np.ndarray:
+    """Half of each attribute's weight on its yes, half on its no; all on one where only it occurs; 0 where unknown."""
+    yes, no = labels == 1, labels == 0
+    num_yes, num_no = yes.sum(axis=0), no.sum(axis=0)
+    share = np.where((num_yes > 0) & (num_no > 0), 0.5, 1.0)
+    return (share * (yes / np.maximum(num_yes, 1) + no / np.maximum(num_no, 1))).astype(np.float32)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -85,7 +85,8 @@ def over_seeds(name: str, each: Sequence[Row]) -> Row:
     """Rows of one generator with several seeds as one; a single row stays as it is."""
     if len(each) == 1:
         return each[0]
-    figures = {key: seed_interval([row.figures[key].mean for row in each]) for key in each[0].figures}
+    keys = each[0].figures
+    figures = {key: _bounded(key, seed_interval([row.figures[key].mean for row in each])) for key in keys}
     return Row(name, each[0].images, f"{len(each)} seeds", figures)
 
 
@@ -108,7 +109,7 @@ def _row(sample: Sample, reference: Sample, seed: int) -> Row:
         figures["similarity"] = sample.similarity
     if sample.score is not None:
         figures["score"] = half_sample_interval(sample.score, [np.arange(len(ours))], seed=seed)
-    return Row(sample.name, len(ours), "images", figures)
+    return Row(sample.name, len(ours), "images", {key: _bounded(key, one) for key, one in figures.items()})
 
 
 def _joint(sample: Sample, reference: Sample, over: Callable[..., Interval]) -> dict[str, Interval]:
@@ -121,6 +122,13 @@ def _joint(sample: Sample, reference: Sample, over: Callable[..., Interval]) -> 
         "joint_fid": over(distances.frechet, ours, real),
         "joint_kid": _scaled(over(distances.kernel, ours, real), 1000),
     }
+
+
+def _bounded(name: str, interval: Interval) -> Interval:
+    """Without what the figure cannot be: only kernel distances can be negative, and shares end at 1."""
+    low = -np.inf if name.endswith("kid") else 0.0
+    high = 1.0 if name in ("precision", "recall", "coverage", "similarity") else np.inf
+    return Interval(interval.mean, *(min(high, max(low, end)) if end == end else end for end in interval[1:]))
 
 
 def _scaled(interval: Interval, factor: float) -> Interval:

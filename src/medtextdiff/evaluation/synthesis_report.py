@@ -123,6 +123,7 @@ def _audit(found: Audit) -> dict[str, Any]:
         "threshold": found.threshold,
         "calibrated_rate": found.rate,
         "copies": found.copies._asdict(),
+        "p_value": found.p_value,
         "more_than_calibrated": found.more_than_calibrated,
         "nearest_distance_median": float(np.median(found.distance)),
     }
@@ -219,8 +220,8 @@ def _quality(content: Content) -> list[str]:
         "alike in every row, so compare rows and not papers. KD, the kernel distance (KID), is unbiased. Joint "
         "distances also see what the prompts say: they grow when images and prompts do not belong together. Precision, "
         "recall, density and coverage with 5 neighbours. MS-SSIM is between images of a set: high means all alike. IS "
-        "is over the extractor's classes, or else over the attributes (then from 1 to 2). Intervals of the generated row "
-        "are over seeds where several were made; else over random halves of the images."
+        "is over the extractor's classes, or else over the attributes (then from 1 to 2). Intervals of the generated "
+        "row are over seeds where several were made; else over random halves of the images."
     )
     return [pages.table(caption, head, lines), f'<p class="soft">{says}</p>']
 
@@ -267,14 +268,15 @@ def _memorisation(content: Content, pairs: np.ndarray) -> list[str]:
             f"{100 * found.rate:.1f}",
             _number(found.threshold),
             _number(float(np.median(found.distance))),
+            f"{found.p_value:.2g}",
             "more than calibrated" if found.more_than_calibrated else "not more than calibrated",
         ]
         for space, found in content.audits.items()
     ]
-    head = ["Space", "Copies (%)", "Held-out real (%)", "Threshold", "Median distance", "Verdict"]
+    head = ["Space", "Copies (%)", "Held-out real (%)", "Threshold", "Median distance", "p", "Verdict"]
     caption = (
         "Generated images that lie closer to a training image, mirrored ones included, than all but 1 % of held-out "
-        "real images do [95 % interval]."
+        "real images do [95 % interval]; p: the chance of so many if they lay as held-out images do."
     )
     figure = pages.figure(
         pictures.png_uri(pairs),

@@ -1,0 +1,50 @@
+"""What the commands share: errors as one line, tables, and lines that say how far the work is."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn every error into one clear line on standard error and exit code 2 (MEDTEXTDIFF_DEBUG=1 shows where)."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except BrokenPipeError:  # the reader of a pipe has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
+    except Exception as error:
+        if os.environ.get("MEDTEXTDIFF_DEBUG"):
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:  # the system's own, e.g. a folder without permission
+        text = f"{error.filename}: {error.strerror}; check the path, its permissions and the space on the disk"
+    expected = isinstance(error, ValueError | OSError) or type(error).__module__.startswith("medtextdiff")
+    return text if expected else f"{type(error).__name__}: {text} (unexpected; MEDTEXTDIFF_DEBUG=1 shows where)"
+
+
+def say(line: str) -> None:
+    """A line for the person who waits, on standard error."""
+    print(line, file=sys.stderr)
+
+
+def table(header: list[str], rows: list[list[Any]]) -> None:
+    """Print rows in columns."""
+    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
