@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+import medtextdiff
 from medtextdiff import __version__
 from medtextdiff.api import feature_extractors, generating_for_evaluation, image_sets, synthesis_figures
 from medtextdiff.api.image_sets import ImageSet
-from medtextdiff.api.model import load, resolve_device
 from medtextdiff.config import ConfigError, nearest
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.errors import DataError
@@ -85,6 +85,8 @@ def evaluate_synthesis(
     real = detect(data).build()  # type: ignore[attr-defined]
     held_out, trained = _once(real.records(split)), _once(real.records(train_split))
     extract = feature_extractors.build(extractor, settings)
+    if protocol == "medvqa2024":
+        synthesis_figures.check_classifies(extract)
     made = _made(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
     side = made.images.pixels.shape[1]
     sets = synthesis_figures.Sets(
@@ -94,9 +96,7 @@ def evaluate_synthesis(
     )
     sets = _with_reconstructions(sets, reconstructions, made, side, fit)
     _check_counts(sets)
-    figures = synthesis_figures.Figures(
-        sets, extract, seed=int(seeds[0]), device=resolve_device(device), progress=progress
-    )
+    figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=_device(device), progress=progress)
     told = {"data": data, "split": split, "train-split": train_split, "n": num, "seeds": ",".join(map(str, seeds))}
     told |= {"extractor": extractor, "set": list(settings), "protocol": protocol, "reconstructions": reconstructions}
     told |= {"size": size, "fit": fit, "option": [f"{key}={value}" for key, value in (options or {}).items()]}
@@ -156,12 +156,16 @@ def _made(
         return _Made(image_sets.of_generated(items, size, fit), items)
     if protocol == "medvqa2025":
         synthesis_figures.check_pairs([])
-    model = load(source, device=device)
+    model = _load(source, device)
     generating_for_evaluation.check_generator(model, source)
     prompts = generating_for_evaluation.draw_prompts(records, num or len(records), int(seeds[0]))
     images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
     cost = generating_for_evaluation.cost_of(model, folder, prompts, options)
     return _Made(images, [], cost, model)
+
+
+def _load(source: str, device: str) -> Any:
+    return medtextdiff.load(source, device=device)
 
 
 def _with_reconstructions(
@@ -170,9 +174,8 @@ def _with_reconstructions(
     """From a folder; or, where a run has an autoencoder, from it."""
     if folder is not None:
         return sets.with_reconstructions(image_sets.of_reconstructions(Path(folder), sets.held_out, side, fit))
-    if hasattr(made.model, "reconstruct"):
-        return sets.with_reconstructions(generating_for_evaluation.reconstructed(made.model, sets.held_out))
-    return sets
+    again = generating_for_evaluation.reconstructed(made.model, sets.held_out)
+    return sets if again is None else sets.with_reconstructions(again)
 
 
 def _check_counts(sets: synthesis_figures.Sets) -> None:
@@ -238,11 +241,19 @@ def _meta(
         "generated images": len(sets.generated),
         "held-out real images": len(sets.held_out),
         "real training images": len(sets.train),
-        "seeds of the images": ", ".join(map(str, sorted(set(sets.generated.seeds)))),
+        "seeds of the images": f"{min(sets.generated.seeds)} to {max(sets.generated.seeds)}",
+        "repetitions with other seeds": len(set(sets.generated.rounds)),
         "seed of draws and classifiers": told["seeds"].partition(",")[0],
         "medtextdiff": __version__,
         "torch": torch.__version__,
     }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N") from None
 
 
 def _command(source: str, told: Mapping[str, Any], out: Path) -> str:

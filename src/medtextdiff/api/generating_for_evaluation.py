@@ -19,6 +19,7 @@ from medtextdiff.types import Record
 
 Say = Callable[[str], None]
 _AT_ONCE, _COST_BATCH = 32, 4
+_APART = 1_000_000  # seeds of an image between one seed of a report and the next
 
 
 def draw_prompts(records: Sequence[Record], num: int, seed: int) -> list[str]:
@@ -56,21 +57,28 @@ def generate_sets(
     for seed in seeds:
         for start in range(0, len(prompts), _AT_ONCE):
             some = list(prompts[start : start + _AT_ONCE])
-            # A prompt that comes twice must not give one image twice: each call has its own seed.
-            images = model.generate(some, seed=seed * 100_003 + start, **options)
+            # `generate` gives image i of a call the seed + i, so no two images of a report share one.
+            images = model.generate(some, seed=seed * _APART + start, **options)
             pixels.append(_as_bytes(images))
             progress(f"generated {start + len(some)}/{len(prompts)} with seed {seed}")
     ids = [f"seed{seed}_{k:05d}" for seed in seeds for k in range(len(prompts))]
     words = [(prompt,) for _ in seeds for prompt in prompts]
-    return ImageSet(ids, np.concatenate(pixels), words, [seed for seed in seeds for _ in prompts], name)
+    each = [seed * _APART + k for seed in seeds for k in range(len(prompts))]
+    rounds = [k for k, _ in enumerate(seeds) for _ in prompts]
+    return ImageSet(ids, np.concatenate(pixels), words, each, rounds, name)
 
 
-def reconstructed(model: Any, real: ImageSet) -> ImageSet:
-    """The images as the model's autoencoder gives them back (`reconstruct`: [B 3 H W] in [0, 1] to the same)."""
-    parts = []
-    for start in range(0, len(real), _AT_ONCE):
-        images = model.reconstruct(real.take(range(start, min(start + _AT_ONCE, len(real)))).tensors())
-        parts.append(_as_bytes(images))
+def reconstructed(model: Any, real: ImageSet) -> ImageSet | None:
+    """The images as the run's autoencoder gives them back, without noise in the latents; None where it has none."""
+    autoencoder = getattr(getattr(model, "system", None), "autoencoder", None)
+    if autoencoder is None:
+        return None
+    device, parts = torch.device(getattr(model, "device", "cpu")), []
+    with torch.no_grad():
+        for start in range(0, len(real), _AT_ONCE):
+            images = real.take(range(start, min(start + _AT_ONCE, len(real)))).tensors().to(device)
+            given = autoencoder.decode_raw(autoencoder.raw_moments(images * 2 - 1)[0])
+            parts.append(_as_bytes((given + 1) / 2))
     return replace(real, pixels=np.concatenate(parts))
 
 
@@ -83,7 +91,7 @@ def check_generator(model: Any, name: str) -> None:
 def cost_of(model: Any, run: Path, prompts: Sequence[str], options: dict[str, Any]) -> Cost:
     """Of an image in a batch of 4."""
     some = [prompts[k % len(prompts)] for k in range(_COST_BATCH)]
-    network = getattr(model, "generator", model)
+    network = getattr(model, "system", model)
     counted = sum(one.numel() for one in network.parameters()) if hasattr(network, "parameters") else None
     device = torch.device(getattr(model, "device", "cpu"))
     return measure(

@@ -1,5 +1,6 @@
 """Sets of square images of one size, real or generated, with their prompts: what synthesis is evaluated on."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,16 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N images of one size. `prompts[k]` are all prompts of image k: one of a generated, often ten of a real one."""
+    """N images of one size. `prompts[k]` are all prompts of image k: one of a generated, often ten of a real one.
+
+    `rounds` part a set into repetitions of the same prompts with other seeds; their spread gives intervals.
+    """
 
     ids: list[str]
     pixels: UInt8[np.ndarray, "N S S 3"]
     prompts: list[tuple[str, ...]]
     seeds: list[int]
+    rounds: list[int]
     model: str = ""
 
     def __len__(self) -> int:
@@ -39,6 +44,7 @@ class ImageSet:
             self.pixels[at],
             [self.prompts[k] for k in at],
             [self.seeds[k] for k in at],
+            [self.rounds[k] for k in at],
             self.model,
         )
 
@@ -80,7 +86,7 @@ def of_records(
         if number % 500 == 0:
             progress(f"read {number}/{len(chosen)} images of {what}")
     words = [tuple(note for note in (record.note, *record.other_notes) if note) for record in chosen]
-    return ImageSet([record.id for record in chosen], np.stack(pixels), words, [0] * len(chosen))
+    return ImageSet([record.id for record in chosen], np.stack(pixels), words, [0] * len(chosen), [0] * len(chosen))
 
 
 def of_generated(items: Sequence[Generated], size: int | None, fit: str) -> ImageSet:
@@ -98,6 +104,7 @@ def of_generated(items: Sequence[Generated], size: int | None, fit: str) -> Imag
         pixels,
         [(item.prompt,) for item in items],
         [item.seed for item in items],
+        _rounds(items),
         join(models),
     )
 
@@ -115,7 +122,7 @@ def of_reconstructions(folder: Path, real: ImageSet, size: int, fit: str) -> Ima
     if lost:
         raise DataError(f"{folder} lacks the reconstructions of {len(lost)} images ({join(lost)}); add them")
     pixels = np.stack([square(images.read(there[name]), size, fit) for name in real.ids])
-    return ImageSet(real.ids, pixels, real.prompts, real.seeds)
+    return ImageSet(real.ids, pixels, real.prompts, real.seeds, real.rounds)
 
 
 def square(picture: Picture, size: int, fit: str) -> UInt8[np.ndarray, "S S 3"]:
@@ -128,6 +135,16 @@ def square(picture: Picture, size: int, fit: str) -> UInt8[np.ndarray, "S S 3"]:
         tensor = tensor[:, top : top + side, left : left + side]
     shrunk = transforms.resize_image(tensor.contiguous(), size).clamp(0, 1)
     return (255 * shrunk).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def _rounds(items: Sequence[Generated]) -> list[int]:
+    """The k-th image of each prompt is of round k, where all prompts have as many; else one seed is one round."""
+    seen: Counter[str] = Counter()
+    rounds = []
+    for item in items:
+        rounds.append(seen[item.prompt])
+        seen[item.prompt] += 1
+    return rounds if len(set(seen.values())) == 1 else [item.seed for item in items]
 
 
 def _tensor(image: UInt8[np.ndarray, "S S 3"]) -> Float[Tensor, "3 S S"]:

@@ -200,7 +200,7 @@ def load(
     if is_export(folder):
         return _load_export(folder, str(name_or_run), device, precision, runtime)
     if runtime in ("auto", exports.TORCH):
-        return _load_run(folder, str(name_or_run), resolve_device(device), precision, bank)
+        return _load_run(folder, str(name_or_run), _device(device), precision, bank)
     sha256 = _digest(check_components(folder))
     place = exports.cache_place(sha256, runtime)
     if not place.exists():
@@ -285,12 +285,7 @@ def as_picture(image: Image) -> Picture:
     return Picture(pixels.astype(np.float32))
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that a name means; "auto" is a GPU if there is one.
-
-    Raises:
-        ConfigError: no such device.
-    """
+def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

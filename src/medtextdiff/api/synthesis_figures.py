@@ -58,17 +58,17 @@ class Figures:
 
     def quality_rows(self) -> list[synthesis.Row]:
         """The floor, the reconstructions if there are any, the generated images, and these with shuffled prompts."""
-        by_seed = self._by_seed()
-        num = min(len(self.held_out), len(self.train) // 2, *map(len, by_seed))
+        by_round = self._by_round()
+        num = min(len(self.held_out), len(self.train) // 2, *map(len, by_round))
         rng = np.random.default_rng(self.seed)
         chosen = np.sort(rng.permutation(len(self.held_out))[:num])
         reference = self._sample("real, held out", self.sets.held_out, self.held_out, chosen, self._vectors(self.train))
         rows = synthesis.rows(self._references(chosen, num, rng), reference, seed=self.seed, progress=self.progress)
         for shuffled in (False, True):
             name = "generated, prompts shuffled" if shuffled else "generated"
-            each = [self._generated(name, places[:num], shuffled) for places in by_seed]
+            each = [self._generated(name, places[:num], shuffled) for places in by_round]
             found = synthesis.rows(each, reference, seed=self.seed, progress=self.progress)
-            rows.append(synthesis.over_seeds(name, found))
+            rows.append(synthesis.over_rounds(name, found))
         return rows
 
     def adherence_lines(self) -> tuple[list[adherence.Line], list[adherence.Line]]:
@@ -130,19 +130,10 @@ class Figures:
         return lines, [prompts.ATTRIBUTES[column] for column in columns]
 
     def challenge_figures(self, protocol: str | None, items: Sequence[Generated]) -> tuple[dict[str, float], str]:
-        """A challenge's figures, and what to know of them.
-
-        Raises:
-            ConfigError: an extractor without class probabilities, for 2024.
-        """
+        """A challenge's figures, and what to know of them. See `check_classifies` and `check_pairs` first."""
         if protocol is None:
             return {}, ""
         if protocol == "medvqa2024":
-            if self.generated.probs is None:
-                raise ConfigError(
-                    "protocol medvqa2024 needs an extractor that classifies, e.g. efficientnet_lite0, or a TorchScript "
-                    "file with --set gives=logits"
-                )
             pixels = [list(one.pixels) for one in (self.sets.generated, self.sets.held_out)]
             return challenge.medvqa2024(*pixels, self._classify), _SAYS[protocol]
         return challenge.medvqa2025(self._pairs(items)), _SAYS[protocol]
@@ -201,11 +192,11 @@ class Figures:
         scale = self.train.vectors.std(axis=0)
         return (features.vectors - self.train.vectors.mean(axis=0)) / np.where(scale > 1e-9, scale, 1.0)
 
-    def _by_seed(self) -> list[np.ndarray]:
-        """Places of each seed's images; of all as one, where seeds have too few images to be rows of their own."""
-        seeds = np.asarray(self.sets.generated.seeds)
-        places = [np.flatnonzero(seeds == seed) for seed in np.unique(seeds)]
-        return places if min(map(len, places)) >= synthesis.MIN_IMAGES else [np.arange(len(seeds))]
+    def _by_round(self) -> list[np.ndarray]:
+        """Places of each round's images; of all as one, where rounds have too few images to be rows of their own."""
+        rounds = np.asarray(self.sets.generated.rounds)
+        places = [np.flatnonzero(rounds == one) for one in np.unique(rounds)]
+        return places if min(map(len, places)) >= synthesis.MIN_IMAGES else [np.arange(len(rounds))]
 
     def _references(self, chosen: np.ndarray, num: int, rng: np.random.Generator) -> list[synthesis.Sample]:
         order = rng.permutation(len(self.train))
@@ -266,6 +257,15 @@ class Figures:
             vectors = self.generated.vectors
             found.append(challenge.Pair(vectors[first], vectors[second], self.held_out.vectors[fits]))
         return found
+
+
+def check_classifies(extractor: Extractor) -> None:
+    """Raise ConfigError for an extractor that gives no class probabilities, which the protocol of 2024 needs."""
+    if extractor(torch.zeros(1, 3, extractor.size, extractor.size)).probs is None:
+        raise ConfigError(
+            "protocol medvqa2024 needs an extractor that classifies, e.g. efficientnet_lite0, or a TorchScript file with "
+            "--set gives=logits"
+        )
 
 
 def check_pairs(items: Sequence[Generated]) -> list[tuple[list[int], list[int]]]:

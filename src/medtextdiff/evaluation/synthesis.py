@@ -81,8 +81,8 @@ def rows(
     return made
 
 
-def over_seeds(name: str, each: Sequence[Row]) -> Row:
-    """Rows of one generator with several seeds as one; a single row stays as it is."""
+def over_rounds(name: str, each: Sequence[Row]) -> Row:
+    """Rows of one generator, each with other seeds, as one; a single row stays as it is."""
     if len(each) == 1:
         return each[0]
     keys = each[0].figures
@@ -99,7 +99,7 @@ def _row(sample: Sample, reference: Sample, seed: int) -> Row:
     informed = distances.memorisation_informed(fid.mean, ours, sample.train) / max(fid.mean, 1e-12)
     figures = {
         "fid": fid,
-        "kid": _scaled(over(distances.kernel, ours, real), 1000),
+        "kid": _scaled(over(distances.kernel, ours, real), 1000.0),
         "mifid": _scaled(fid, informed),
     }
     for name in manifold.Manifold._fields:
@@ -120,7 +120,7 @@ def _joint(sample: Sample, reference: Sample, over: Callable[..., Interval]) -> 
     real = distances.joint(reference.vectors, reference.claims, weight)
     return {
         "joint_fid": over(distances.frechet, ours, real),
-        "joint_kid": _scaled(over(distances.kernel, ours, real), 1000),
+        "joint_kid": _scaled(over(distances.kernel, ours, real), 1000.0),
     }
 
 

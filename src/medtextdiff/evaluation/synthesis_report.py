@@ -204,24 +204,27 @@ def _cards(content: Content) -> list[tuple[str, str, str]]:
 
 def _quality(content: Content) -> list[str]:
     names = [name for name in synthesis.NAMES if any(name in row.figures for row in content.quality)]
-    lines = [
-        [row.name, *(_with_interval(row.figures[name]) if name in row.figures else "–" for name in names)]
-        for row in content.quality
-    ]
     arrows = {name: " ↓" if name in synthesis.SMALLER_IS_BETTER else " ↑" for name in names}
-    head = ["Images", *(synthesis.NAMES[name] + arrows[name] for name in names)]
+    lines = [
+        [
+            synthesis.NAMES[name] + arrows[name],
+            *(_with_interval(row.figures[name]) if name in row.figures else "–" for row in content.quality),
+        ]
+        for name in names
+    ]
+    head = ["Figure", *(row.name[:1].upper() + row.name[1:] for row in content.quality)]
     row = _generated(content)
     caption = (
-        f"Each row: {row.images} images against the same {row.images} held-out real ones [95 % interval]. "
+        f"Each column: {row.images} images against the same {row.images} held-out real ones [95 % interval]. "
         f"Features: {content.meta['extractor']}."
     )
     says = (
         "FD is the Fréchet distance (called FID where the features are Inception's); with few images it is too large, "
-        "alike in every row, so compare rows and not papers. KD, the kernel distance (KID), is unbiased. Joint "
+        "alike in every column, so compare columns and not papers. KD, the kernel distance (KID), is unbiased. Joint "
         "distances also see what the prompts say: they grow when images and prompts do not belong together. Precision, "
         "recall, density and coverage with 5 neighbours. MS-SSIM is between images of a set: high means all alike. IS "
-        "is over the extractor's classes, or else over the attributes (then from 1 to 2). Intervals of the generated "
-        "row are over seeds where several were made; else over random halves of the images."
+        "is over the extractor's classes, or else over the attributes (then from 1 to 2). Intervals of the "
+        "generated are over seeds where several were made; else over random halves of the images."
     )
     return [pages.table(caption, head, lines), f'<p class="soft">{says}</p>']
 

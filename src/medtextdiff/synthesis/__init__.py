@@ -1,1 +1,1 @@
-"""Prompt -> image."""
+"""PROMPT -> IMAGE."""
