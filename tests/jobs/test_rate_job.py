@@ -60,6 +60,13 @@ def test_the_page_tells_nothing_of_what_is_real(world):
     assert (sizes, modes) == ({(32, 32)}, {"RGB"})
 
 
+def test_prompts_do_not_tell_either(world):
+    """Real images show any of their prompts, not always the first."""
+    prompts = {item["number"]: item["prompt"] for item in shown(world / "sheet")["items"]}
+    real = {prompts[number].split()[4] for number, _, system, _ in key(world / "sheet")["items"] if system == "real"}
+    assert len(real) > 1
+
+
 def test_the_key_knows_half_are_real(world):
     items = key(world / "sheet")["items"]
     first = [system for _, _, system, repeats in items if repeats is None]

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medtextdiff import __version__
 from medtextdiff.api import image_sets
 from medtextdiff.config import ConfigError
@@ -56,7 +58,7 @@ def rate_make(
     check_place(out)
     if size is not None and not 16 <= size <= _MAX_SIDE:
         raise ConfigError(f"images cannot be shown at {size} pixels; give 16 to {_MAX_SIDE}")
-    pools = {study.REAL: _real(Path(real), split)} | _systems([Path(folder) for folder in synthetic])
+    pools = {study.REAL: _real(Path(real), split, seed)} | _systems([Path(folder) for folder in synthetic])
     try:
         items = study.draw({name: list(pool) for name, pool in pools.items()}, num, seed=seed)
     except ValueError as error:
@@ -124,14 +126,19 @@ def rate_score(
     return _as_text(score)
 
 
-def _real(folder: Path, split: str | None) -> dict[str, str]:
-    """Image files with their prompts."""
+def _real(folder: Path, split: str | None, seed: int) -> dict[str, str]:
+    """Image files, each with one of its prompts at random: always the first would be another kind than generated ones."""
     if folder.is_dir() and not (folder / TABLE).is_file() and not _is_data_set(folder):
         return _plain(folder)
     if (folder / TABLE).is_file():
         return {str(item.image): item.prompt for item in read_generated(folder)}
     records = detect(folder).build().records(split)  # type: ignore[attr-defined]
-    return {str(record.image): record.note for record in records if record.image is not None}
+    rng, found = np.random.default_rng(seed), {}
+    for record in records:
+        notes = [note for note in (record.note, *record.other_notes) if note]
+        if record.image is not None:
+            found[str(record.image)] = notes[int(rng.integers(len(notes)))] if notes else ""
+    return found
 
 
 def _is_data_set(folder: Path) -> bool:

@@ -263,8 +263,8 @@ def check_classifies(extractor: Extractor) -> None:
     """Raise ConfigError for an extractor that gives no class probabilities, which the protocol of 2024 needs."""
     if extractor(torch.zeros(1, 3, extractor.size, extractor.size)).probs is None:
         raise ConfigError(
-            "protocol medvqa2024 needs an extractor that classifies, e.g. efficientnet_lite0, or a TorchScript file with "
-            "--set gives=logits"
+            "protocol medvqa2024 needs an extractor that classifies, e.g. efficientnet_lite0, or a TorchScript "
+            "file with --set gives=logits"
         )
 
 

@@ -100,7 +100,7 @@ const choices = q => q.choices || [1, 2, 3, 4, 5].map(v => [String(v), v, String
 function answer(q, value) {
   const mine = own();
   mine[q.name] = value;
-  mine.seconds = Math.round((mine.seconds || 0) + (Date.now() - since) / 1000);
+  mine.seconds = (mine.seconds || 0) + (Date.now() - since) / 1000;
   since = Date.now();
   const open = questions.findIndex(other => !(other.name in mine));
   asked = open < 0 ? questions.length : open;
@@ -174,7 +174,7 @@ function rows() {
   return sheet.items.filter(item => questions.some(q => q.name in (answers[item.number] || {}))).map(item => {
     const mine = answers[item.number], row = {sheet: sheet.id, rater, item: item.number};
     questions.forEach(q => row[q.name] = q.name in mine ? mine[q.name] : "");
-    row.seconds = mine.seconds || "";
+    row.seconds = Math.round(mine.seconds || 0);
     return row;
   });
 }
