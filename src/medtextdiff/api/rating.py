@@ -127,7 +127,7 @@ def rate_score(
 
 
 def _real(folder: Path, split: str | None, seed: int) -> dict[str, str]:
-    """Image files, each with one of its prompts at random: always the first would be another kind than generated ones."""
+    """Image files, each with one of its prompts at random: always the first would give the real ones away."""
     if folder.is_dir() and not (folder / TABLE).is_file() and not _is_data_set(folder):
         return _plain(folder)
     if (folder / TABLE).is_file():

@@ -15,7 +15,7 @@ from medtextdiff.evaluation.statistics import Interval
 _MIN_OF_EACH = 5  # yes and no, in a training set and in the test set
 _RESAMPLES = 500
 
-Set = tuple[Float[np.ndarray, "N D"], Int[np.ndarray, "N A"]]  # features and labels (1, 0, -1)
+Set = tuple[Float[np.ndarray, "_ D"], Int[np.ndarray, "_ A"]]  # features and labels (1, 0, -1)
 
 
 @dataclass(frozen=True)
