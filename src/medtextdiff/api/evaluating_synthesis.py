@@ -97,9 +97,15 @@ def evaluate_synthesis(
     sets = _with_reconstructions(sets, reconstructions, made, side, fit)
     _check_counts(sets)
     figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=_device(device), progress=progress)
-    told = {"data": data, "split": split, "train-split": train_split, "n": num, "seeds": ",".join(map(str, seeds))}
+    told: dict[str, Any] = {
+        "data": data,
+        "split": split,
+        "train-split": train_split,
+        "n": num,
+        "seeds": ",".join(map(str, seeds)),
+    }
     told |= {"extractor": extractor, "set": list(settings), "protocol": protocol, "reconstructions": reconstructions}
-    told |= {"size": size, "fit": fit, "option": [f"{key}={value}" for key, value in (options or {}).items()]}
+    told |= {"size": size, "fit": fit, **(options or {})}
     meta = _meta(str(source), told, out, sets, extract.about)
     content = _content(f"{Path(source).name} on {Path(data).name} ({split})", meta, figures, made, protocol)
     progress(f"wrote {synthesis_report.write(out, content)}")

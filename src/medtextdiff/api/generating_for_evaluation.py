@@ -62,7 +62,7 @@ def generate_sets(
             pixels.append(_as_bytes(images))
             progress(f"generated {start + len(some)}/{len(prompts)} with seed {seed}")
     ids = [f"seed{seed}_{k:05d}" for seed in seeds for k in range(len(prompts))]
-    words = [(prompt,) for _ in seeds for prompt in prompts]
+    words: list[tuple[str, ...]] = [(prompt,) for _ in seeds for prompt in prompts]
     each = [seed * _APART + k for seed in seeds for k in range(len(prompts))]
     rounds = [k for k, _ in enumerate(seeds) for _ in prompts]
     return ImageSet(ids, np.concatenate(pixels), words, each, rounds, name)

@@ -134,8 +134,8 @@ class Figures:
         if protocol is None:
             return {}, ""
         if protocol == "medvqa2024":
-            pixels = [list(one.pixels) for one in (self.sets.generated, self.sets.held_out)]
-            return challenge.medvqa2024(*pixels, self._classify), _SAYS[protocol]
+            made, real = (list(one.pixels) for one in (self.sets.generated, self.sets.held_out))
+            return challenge.medvqa2024(made, real, self._classify), _SAYS[protocol]
         return challenge.medvqa2025(self._pairs(items)), _SAYS[protocol]
 
     def per_image(self, audits: dict[str, memorisation.Audit]) -> tuple[list[str], list[list[object]]]:

@@ -113,7 +113,7 @@ def _checked(a: np.ndarray, b: np.ndarray, least: int) -> tuple[np.ndarray, np.n
 
 def _triangle(x: np.ndarray) -> np.ndarray:
     """R' of x = R' Q with as few columns as it can: its products have the norms of x's."""
-    return np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
+    return np.asarray(np.linalg.qr(x, mode="r")) if len(x) > x.shape[1] else x
 
 
 def _cubic(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -16,7 +16,21 @@ _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 def half_sample_interval(
     figure: Callable[..., float], sets: Sequence[Any], *, seed: int, num_resamples: int = 60, paired: bool = False
 ) -> Interval:
-    """`figure(*sets)` and its 95 % interval, from its spread over random halves of every set (delete-half jackknife).
+    """`half_sample_intervals` of a single figure."""
+    one = lambda *parts: [figure(*parts)]  # noqa: E731
+    return half_sample_intervals(one, sets, seed=seed, num_resamples=num_resamples, paired=paired)[0]
+
+
+def half_sample_intervals(
+    figures: Callable[..., Sequence[float]],
+    sets: Sequence[Any],
+    *,
+    seed: int,
+    num_resamples: int = 60,
+    paired: bool = False,
+) -> list[Interval]:
+    """`figures(*sets)`, each with its 95 % interval, from its spread over random halves of every set (delete-half
+    jackknife).
 
     A bootstrap would draw images twice, which such figures take for a memorised or collapsed set. Halves have no
     doubles; a bias that depends on the number of images shifts all halves alike, so only their spread is used, around
@@ -24,14 +38,14 @@ def half_sample_interval(
     of the same image, so all sets take the same half.
     """
     rng = np.random.default_rng(seed)
-    value = float(figure(*sets))
+    values = [float(value) for value in figures(*sets)]
     halves = []
     for _ in range(num_resamples):
         places = [rng.permutation(len(one))[: max(2, len(one) // 2)] for one in (sets[:1] if paired else sets)]
         places = places * len(sets) if paired else places
-        halves.append(float(figure(*(one[place] for one, place in zip(sets, places, strict=True)))))
-    wide = _NORMAL * float(np.std(halves, ddof=1)) if len(halves) > 1 else math.nan
-    return Interval(value, value - wide, value + wide)
+        halves.append(list(figures(*(one[place] for one, place in zip(sets, places, strict=True)))))
+    wide = _NORMAL * np.std(halves, axis=0, ddof=1) if num_resamples > 1 else np.full(len(values), math.nan)
+    return [Interval(value, value - float(w), value + float(w)) for value, w in zip(values, wide, strict=True)]
 
 
 def seed_interval(values: Sequence[float]) -> Interval:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from medtextdiff.evaluation import distances, manifold
-from medtextdiff.evaluation.resampling import half_sample_interval, seed_interval
+from medtextdiff.evaluation.resampling import half_sample_interval, half_sample_intervals, seed_interval
 from medtextdiff.evaluation.statistics import Interval
 
 MIN_IMAGES = 20
@@ -102,8 +102,8 @@ def _row(sample: Sample, reference: Sample, seed: int) -> Row:
         "kid": _scaled(over(distances.kernel, ours, real), 1000.0),
         "mifid": _scaled(fid, informed),
     }
-    for name in manifold.Manifold._fields:
-        figures[name] = over(lambda a, b, name=name: getattr(manifold.compare(b, a), name), ours, real)
+    shares = half_sample_intervals(lambda a, b: manifold.compare(b, a), [ours, real], seed=seed, paired=sample.paired)
+    figures |= dict(zip(manifold.Manifold._fields, shares, strict=True))
     figures |= _joint(sample, reference, over)
     if sample.similarity is not None:
         figures["similarity"] = sample.similarity

