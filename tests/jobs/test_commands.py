@@ -15,6 +15,8 @@ COMMANDS = (
     "show",
     "models",
     "evaluate",
+    "evaluate-synthesis",
+    "rate",
     "export",
     "features",
     "data",
