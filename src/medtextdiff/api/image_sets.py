@@ -52,6 +52,12 @@ class ImageSet:
         """What all prompts of each image say together: Int[N A], 1, 0 or -1 (not said)."""
         return _stacked([prompts.as_labels(prompts.image_claims(own)) for own in self.prompts])
 
+    def prompt_labels(self) -> tuple[list[int], np.ndarray]:
+        """What each prompt says, and whose it is: places of images, and Int[P A] of all P prompts."""
+        pairs = [(place, prompt) for place, own in enumerate(self.prompts) for prompt in own]
+        labels = [prompts.as_labels(prompts.claims(prompt)) for _, prompt in pairs]
+        return [place for place, _ in pairs], _stacked(labels)
+
     def one_prompt_labels(self, seed: int) -> np.ndarray:
         """What one prompt of each image, drawn by the seed, says."""
         rng = np.random.default_rng(seed)

@@ -63,10 +63,12 @@ class Figures:
         rng = np.random.default_rng(self.seed)
         chosen = np.sort(rng.permutation(len(self.held_out))[:num])
         reference = self._sample("real, held out", self.sets.held_out, self.held_out, chosen, self._vectors(self.train))
+        # Not the first ones: a folder is often in an order that says something, as file names do.
+        drawn = [np.sort(rng.permutation(places)[:num]) for places in by_round]
         rows = synthesis.rows(self._references(chosen, num, rng), reference, seed=self.seed, progress=self.progress)
         for shuffled in (False, True):
             name = "generated, prompts shuffled" if shuffled else "generated"
-            each = [self._generated(name, places[:num], shuffled) for places in by_round]
+            each = [self._generated(name, places, shuffled) for places in drawn]
             found = synthesis.rows(each, reference, seed=self.seed, progress=self.progress)
             rows.append(synthesis.over_rounds(name, found))
         return rows
@@ -77,6 +79,8 @@ class Figures:
         if not self._asked or (claims == probes.UNKNOWN).all():
             self.remarks.append("The prompts follow no template that is known here: adherence cannot be asked.")
             return [], []
+        # Prompt by prompt on both sides: what all prompts of an image imply has other shares of yes and no.
+        places, said = self.sets.held_out.prompt_labels()
         names = [prompts.ATTRIBUTES[a] for a in self._asked]
         groups = {group: [one for one in members if one in names] for group, members in prompts.GROUPS.items()}
         return adherence.table(
@@ -84,8 +88,8 @@ class Figures:
             {group: members for group, members in groups.items() if members},
             answers=self.probe.answers(self.generated.cells),
             claims=claims,
-            real_answers=self.probe.answers(self.held_out.cells),
-            real_claims=self.sets.held_out.labels()[:, self._asked],
+            real_answers=self.probe.answers(self.held_out.cells)[places],
+            real_claims=said[:, self._asked],
             seed=self.seed,
         )
 
