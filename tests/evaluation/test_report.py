@@ -228,7 +228,7 @@ def test_nothing_is_left_half_written(write, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.write_text", full_disk)
+        patch.setattr("pathlib.Path.write_bytes", full_disk)
         for out in ("report", "new"):
             with pytest.raises(OSError, match="No space left"):
                 write(out, overwrite=True)

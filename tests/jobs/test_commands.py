@@ -18,6 +18,8 @@ COMMANDS = (
     "sensitivity",
     "probe",
     "compare",
+    "evaluate-synthesis",
+    "rate",
     "export",
     "features",
     "data",

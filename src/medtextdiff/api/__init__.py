@@ -4,6 +4,7 @@ from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.comparing import compare
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
+from medtextdiff.api.evaluating_synthesis import evaluate_synthesis, read_seeds
 from medtextdiff.api.exporting import export
 from medtextdiff.api.generating import GenerateReport, generate, generate_files
 from medtextdiff.api.generator import Generator
@@ -13,6 +14,7 @@ from medtextdiff.api.measuring import measure_autoencoder
 from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
+from medtextdiff.api.rating import rate_make, rate_score
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
@@ -28,6 +30,7 @@ __all__ = [
     "convert_adm",
     "data_check",
     "evaluate",
+    "evaluate_synthesis",
     "export",
     "features",
     "fill_bank",
@@ -39,6 +42,9 @@ __all__ = [
     "models",
     "pack",
     "probe",
+    "rate_make",
+    "rate_score",
+    "read_seeds",
     "recipes",
     "segment",
     "segment_files",

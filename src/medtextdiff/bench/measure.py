@@ -1,6 +1,5 @@
 """Time, peak memory and arithmetic of a few ways to compute one thing, run in turn in one process."""
 
-import gc
 import os
 import platform
 import statistics
@@ -13,7 +12,8 @@ from typing import Any
 
 import torch
 
-_CLEAR_PEAK = Path("/proc/self/clear_refs")  # writing 5 makes Linux forget the highest memory use so far
+from medtextdiff.evaluation.cost import peak_mb, wait
+
 _MATMUL_SIDE, _CONV_CHANNELS, _CONV_SIDE = 2048, 256, 64
 
 
@@ -80,8 +80,8 @@ def once(ways: Sequence[Way], device: torch.device) -> list[Row]:
     rows: list[Row] = []
     for way in ways:
         start = time.perf_counter()
-        memory = _peak_mb(way.run, device)
-        _wait(device)
+        memory = peak_mb(way.run, device)
+        wait(device)
         seconds = time.perf_counter() - start
         faster = (rows[0].seconds if rows else seconds) / seconds
         rows.append(Row(way.name, seconds, 1, memory, None, None, way.precision, faster))
@@ -128,48 +128,19 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     start = time.perf_counter()
     run()
-    _wait(device)
+    wait(device)
     return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _first_run(run: Callable[[], Any], device: torch.device) -> tuple[float | None, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        peak = _peak_mb(run, device)
+        peak = peak_mb(run, device)
     return peak, int(counter.get_total_flops())
-
-
-def _peak_mb(run: Callable[[], Any], device: torch.device) -> float | None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    try:
-        _CLEAR_PEAK.write_text("5")
-    except OSError:
-        return None
-    before = _memory("VmRSS")
-    run()
-    return (_memory("VmHWM") - before) / 1e3
-
-
-def _memory(field: str) -> int:
-    """A line of Linux's account of this process, in kB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {field}")
 
 
 def _processor() -> str:

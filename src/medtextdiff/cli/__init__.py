@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from medtextdiff.cli import synthesis, worth
+from medtextdiff.cli import judging, synthesis, worth
 from medtextdiff.cli.options import Bank, Device, Masks, Model, Output, Overwrite, Precision, Runtime, Settings
 from medtextdiff.cli.printing import one_line_errors, say, table
 from medtextdiff.cli.printing import tables as print_tables
@@ -23,6 +23,7 @@ data_app = typer.Typer(help="Look at a data set before training on it.", no_args
 convert_app = typer.Typer(help="Turn other projects' checkpoints into our folders.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(convert_app, name="convert")
+app.add_typer(judging.app)
 
 DEFAULT_MODEL = "nuclei-small"
 

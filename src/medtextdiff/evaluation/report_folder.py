@@ -5,7 +5,7 @@ import io
 import json
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,20 @@ PAGE = "report.html"
 FILES = ("report.json", "per_image.csv", "table.csv", PAGE)  # of every report that there is
 
 
-def check_free(out_dir: Path, overwrite: bool) -> None:
-    """Raise FileExistsError where no report may be written. Call it before long work, too."""
+def check_free(out_dir: Path, overwrite: bool, names: Collection[str] = FILES) -> None:
+    """Raise FileExistsError where no report of the files `names` may be written. Call it before long work, too."""
     if not out_dir.exists():
         return
     if not overwrite:
         raise FileExistsError(f"{out_dir} exists; choose another folder, or overwrite it with --overwrite")
-    strange = [path.name for path in out_dir.iterdir() if path.name not in FILES] if out_dir.is_dir() else ["a file"]
+    strange = [path.name for path in out_dir.iterdir() if path.name not in names] if out_dir.is_dir() else ["a file"]
     if strange:
         raise FileExistsError(
             f"{out_dir} is not only a report (it has {strange[0]}), so it is not overwritten; choose another folder"
         )
 
 
-def write_folder(out_dir: Path, files: Mapping[str, str]) -> Path:
+def write_folder(out_dir: Path, files: Mapping[str, str | bytes]) -> Path:
     """Fill a folder beside `out_dir`, then move it there; an old report goes only after the new one is whole.
 
     Gives the path of its page.
@@ -34,13 +34,12 @@ def write_folder(out_dir: Path, files: Mapping[str, str]) -> Path:
     Raises:
         OSError: the disk is full, or the place cannot be written; what was there is there still.
     """
-    assert set(files) <= set(FILES), "name a new file in FILES, so that it can be overwritten"
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     part, old = (out_dir.with_name(f".{out_dir.name}.{secrets.token_hex(4)}") for _ in range(2))
     try:
         part.mkdir()
         for name, content in files.items():
-            (part / name).write_text(content, encoding="utf-8", newline="")
+            (part / name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         if out_dir.exists():
             out_dir.rename(old)
         part.rename(out_dir)

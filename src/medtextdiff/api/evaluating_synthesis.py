@@ -1,0 +1,271 @@
+"""Evaluate a generator, or a folder of what it made: quality, adherence, memorisation, utility, cost."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import medtextdiff
+from medtextdiff import __version__
+from medtextdiff.api import feature_extractors, generating_for_evaluation, image_sets, synthesis_figures
+from medtextdiff.api.image_sets import ImageSet
+from medtextdiff.config import ConfigError, nearest
+from medtextdiff.data.atomic import check_place
+from medtextdiff.data.errors import DataError
+from medtextdiff.data.generated import Generated, read_generated
+from medtextdiff.data.sources import detect
+from medtextdiff.evaluation import synthesis, synthesis_report
+from medtextdiff.evaluation.cost import Cost
+from medtextdiff.evaluation.report_folder import check_free
+from medtextdiff.recipes.run_folder import CONFIG
+from medtextdiff.types import Record
+
+Say = Callable[[str], None]
+PROTOCOLS = ("medvqa2024", "medvqa2025")
+FITS = ("squeeze", "crop")
+_MIN_SIDE, _MAX_SIDE = 16, 1024
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was generated, and what is known of how: the rows of a folder's table, or the run's cost and model."""
+
+    images: ImageSet
+    items: list[Generated]
+    cost: Cost | None = None
+    model: Any = None
+
+
+def evaluate_synthesis(
+    source: str | Path,
+    *,
+    data: str | Path,
+    out: str | Path,
+    split: str = "val",
+    train_split: str = "train",
+    num: int | None = None,
+    seeds: Sequence[int] = (0,),
+    extractor: str = "denoiser",
+    settings: Sequence[str] = (),
+    protocol: str | None = None,
+    reconstructions: str | Path | None = None,
+    size: int | None = None,
+    fit: str = "squeeze",
+    options: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: Say = lambda line: None,
+) -> dict[str, str]:
+    """Evaluate images made from prompts, and write `report.json`, tables, sheets and `report.html`.
+
+    Args:
+        source: a folder of images with `prompts.csv`, or a run, which first generates from prompts of `split`.
+        data: the real data set: `train_split` for what was trained on, `split` for what was held out.
+        num: how many images a seed a run generates; None: as many as real images of `split`.
+        seeds: of a run; several give intervals over seeds. A folder's own seeds count.
+        extractor: "denoiser" (ours, ships), "efficientnet_lite0", a folder of a vision model or denoiser, or a
+            TorchScript file; `settings` change it, e.g. "size=256".
+        protocol: also the figures of a challenge: "medvqa2024" or "medvqa2025".
+        reconstructions: a folder of the held-out images as an autoencoder gives them back, under their names.
+        size, fit: all images are made squares of `size` (default: the generated images' own) first, by "squeeze" or
+            "crop", as the generator's training did.
+        options: of `generate`, e.g. {"steps": 25}.
+
+    Returns:
+        The main figures of the generated images as text.
+
+    Raises:
+        ConfigError, DataError: a source, data set, extractor or option that cannot be used; FileExistsError: `out`.
+    """
+    out = Path(out)
+    _check_options(num, seeds, protocol, size, fit, out, overwrite)
+    real = detect(data).build()  # type: ignore[attr-defined]
+    held_out, trained = _once(real.records(split)), _once(real.records(train_split))
+    extract = feature_extractors.build(extractor, settings)
+    if protocol == "medvqa2024":
+        synthesis_figures.check_classifies(extract)
+    made = _made(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
+    side = made.images.pixels.shape[1]
+    sets = synthesis_figures.Sets(
+        generated=made.images,
+        held_out=image_sets.of_records(held_out, side, fit, what=f"split '{split}'", progress=progress),
+        train=image_sets.of_records(trained, side, fit, what=f"split '{train_split}'", progress=progress),
+    )
+    sets = _with_reconstructions(sets, reconstructions, made, side, fit)
+    _check_counts(sets)
+    figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=_device(device), progress=progress)
+    told: dict[str, Any] = {
+        "data": data,
+        "split": split,
+        "train-split": train_split,
+        "n": num,
+        "seeds": ",".join(map(str, seeds)),
+    }
+    told |= {"extractor": extractor, "set": list(settings), "protocol": protocol, "reconstructions": reconstructions}
+    told |= {"size": size, "fit": fit, **(options or {})}
+    meta = _meta(str(source), told, out, sets, extract.about)
+    content = _content(f"{Path(source).name} on {Path(data).name} ({split})", meta, figures, made, protocol)
+    progress(f"wrote {synthesis_report.write(out, content)}")
+    generated = next(row for row in content.quality if row.name == "generated")
+    return synthesis_figures.as_text(generated, dict(content.audits))
+
+
+def read_seeds(text: str) -> list[int]:
+    """ "0,1,2" as numbers.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"seeds are whole numbers from 0, e.g. 0,1,2; got '{text}'")
+    return [int(part) for part in parts]
+
+
+def _check_options(
+    num: int | None,
+    seeds: Sequence[int],
+    protocol: str | None,
+    size: int | None,
+    fit: str,
+    out: Path,
+    overwrite: bool,
+) -> None:
+    if num is not None and num < synthesis.MIN_IMAGES:
+        raise ConfigError(f"-n {num} is too few to compare sets of images; give {synthesis.MIN_IMAGES} or more")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError("give each seed once, as whole numbers from 0, e.g. --seeds 0,1,2")
+    if protocol not in (None, *PROTOCOLS):
+        raise ConfigError(f"no protocol '{protocol}'; {nearest(str(protocol), PROTOCOLS)}")
+    if size is not None and not _MIN_SIDE <= size <= _MAX_SIDE:
+        raise ConfigError(f"images cannot be compared at {size} pixels; give {_MIN_SIDE} to {_MAX_SIDE}")
+    if fit not in FITS:
+        raise ConfigError(f"no fit '{fit}'; give squeeze or crop")
+    check_free(out, overwrite, synthesis_report.FILES)
+    check_place(out)
+
+
+def _made(
+    source: str, records: Sequence[Record], num: int | None, seeds: Sequence[int], size: int | None, fit: str,
+    options: dict[str, Any], device: str, protocol: str | None, progress: Say,
+) -> _Made:  # fmt: skip
+    folder = Path(source)
+    if folder.is_dir() and not (folder / CONFIG).is_file():
+        if num is not None or options:
+            raise ConfigError(f"{folder} holds images that are made already: leave out -n and the sampling options")
+        items = read_generated(folder)
+        if protocol == "medvqa2025":
+            synthesis_figures.check_pairs(items)
+        return _Made(image_sets.of_generated(items, size, fit), items)
+    if protocol == "medvqa2025":
+        synthesis_figures.check_pairs([])
+    model = _load(source, device)
+    generating_for_evaluation.check_generator(model, source)
+    prompts = generating_for_evaluation.draw_prompts(records, num or len(records), int(seeds[0]))
+    images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
+    cost = generating_for_evaluation.cost_of(model, folder, prompts, options)
+    return _Made(images, [], cost, model)
+
+
+def _load(source: str, device: str) -> Any:
+    return medtextdiff.load(source, device=device)
+
+
+def _with_reconstructions(
+    sets: synthesis_figures.Sets, folder: str | Path | None, made: _Made, side: int, fit: str
+) -> synthesis_figures.Sets:
+    """From a folder; or, where a run has an autoencoder, from it."""
+    if folder is not None:
+        return sets.with_reconstructions(image_sets.of_reconstructions(Path(folder), sets.held_out, side, fit))
+    again = generating_for_evaluation.reconstructed(made.model, sets.held_out)
+    return sets if again is None else sets.with_reconstructions(again)
+
+
+def _check_counts(sets: synthesis_figures.Sets) -> None:
+    counts = {"generated": sets.generated, "held-out real": sets.held_out, "real training": sets.train}
+    for name, one in counts.items():
+        least = synthesis.MIN_IMAGES * (2 if name == "real training" else 1)
+        if len(one) < least:
+            raise DataError(f"there are {len(one)} {name} images; sets of fewer than {least} cannot be compared")
+
+
+def _content(
+    title: str, meta: dict[str, Any], figures: synthesis_figures.Figures, made: _Made, protocol: str | None
+) -> synthesis_report.Content:
+    challenge, says = figures.challenge_figures(protocol, made.items)
+    quality = figures.quality_rows()
+    groups, attributes = figures.adherence_lines()
+    learned, over = figures.utility_lines()
+    audits = figures.audits()
+    return synthesis_report.Content(
+        title=title,
+        meta=meta,
+        quality=quality,
+        audits=audits,
+        real=list(figures.sets.held_out.pixels[:16]),
+        generated=list(figures.sets.generated.pixels[:32]),
+        pairs=figures.closest_pairs(audits["pixels"]),
+        per_image=figures.per_image(audits),
+        groups=groups,
+        attributes=attributes,
+        utility=learned,
+        utility_attributes=over,
+        cost=made.cost,
+        challenge=challenge,
+        challenge_says=says,
+        remarks=figures.remarks,
+    )
+
+
+def _once(records: Sequence[Record]) -> list[Record]:
+    """Each image once; records of one image (its masks) bring their prompts together."""
+    found: dict[Path, Record] = {}
+    for record in records:
+        if record.image is None:
+            continue
+        first = found.setdefault(record.image, record)
+        if first is not record:
+            notes = [note for note in (record.note, *record.other_notes) if note not in (first.note, "")]
+            found[record.image] = replace(first, other_notes=tuple(dict.fromkeys([*first.other_notes, *notes])))
+    return list(found.values())
+
+
+def _meta(
+    source: str, told: Mapping[str, Any], out: Path, sets: synthesis_figures.Sets, about: Mapping[str, str]
+) -> dict[str, Any]:
+    side = sets.held_out.pixels.shape[1]
+    return {
+        "command": _command(source, told, out),
+        "source": source,
+        "model": sets.generated.model,
+        "data": str(told["data"]),
+        **about,
+        "images compared at": f"{side} x {side} px, {told['fit']}",
+        "generated images": len(sets.generated),
+        "held-out real images": len(sets.held_out),
+        "real training images": len(sets.train),
+        "seeds of the images": f"{min(sets.generated.seeds)} to {max(sets.generated.seeds)}",
+        "repetitions with other seeds": len(set(sets.generated.rounds)),
+        "seed of draws and classifiers": told["seeds"].partition(",")[0],
+        "medtextdiff": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N") from None
+
+
+def _command(source: str, told: Mapping[str, Any], out: Path) -> str:
+    words = ["medtextdiff", "evaluate-synthesis", source]
+    for name, value in told.items():
+        flag = "-n" if name == "n" else f"--{name}"
+        for one in value if isinstance(value, list) else [value]:
+            words += [] if one is None else [flag, str(one)]
+    return shlex.join([*words, "-o", str(out)])

@@ -1,0 +1,74 @@
+"""Intervals for figures of whole sets (distances, shares of neighbours), which no mean over images gives."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from medtextdiff.evaluation.statistics import Interval
+
+_NORMAL = 1.959964  # two-sided 95 %
+# Student's t, 0.975, for 1, 2, ... degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+
+
+def half_sample_interval(
+    figure: Callable[..., float], sets: Sequence[Any], *, seed: int, num_resamples: int = 60, paired: bool = False
+) -> Interval:
+    """`half_sample_intervals` of a single figure."""
+    one = lambda *parts: [figure(*parts)]  # noqa: E731
+    return half_sample_intervals(one, sets, seed=seed, num_resamples=num_resamples, paired=paired)[0]
+
+
+def half_sample_intervals(
+    figures: Callable[..., Sequence[float]],
+    sets: Sequence[Any],
+    *,
+    seed: int,
+    num_resamples: int = 60,
+    paired: bool = False,
+) -> list[Interval]:
+    """`figures(*sets)`, each with its 95 % interval, from its spread over random halves of every set (delete-half
+    jackknife).
+
+    A bootstrap would draw images twice, which such figures take for a memorised or collapsed set. Halves have no
+    doubles; a bias that depends on the number of images shifts all halves alike, so only their spread is used, around
+    the figure of the whole sets. Each set is anything that an array of places indexes. `paired`: row k of every set is
+    of the same image, so all sets take the same half.
+    """
+    rng = np.random.default_rng(seed)
+    values = [float(value) for value in figures(*sets)]
+    halves = []
+    for _ in range(num_resamples):
+        places = [rng.permutation(len(one))[: max(2, len(one) // 2)] for one in (sets[:1] if paired else sets)]
+        places = places * len(sets) if paired else places
+        halves.append(list(figures(*(one[place] for one, place in zip(sets, places, strict=True)))))
+    wide = _NORMAL * np.std(halves, axis=0, ddof=1) if num_resamples > 1 else np.full(len(values), math.nan)
+    return [Interval(value, value - float(w), value + float(w)) for value, w in zip(values, wide, strict=True)]
+
+
+def seed_interval(values: Sequence[float]) -> Interval:
+    """The mean over seeds and its 95 % interval by Student's t; without bounds for a single seed (NaN)."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, math.nan, math.nan)
+    factor = _STUDENT[len(values) - 2] if len(values) - 2 < len(_STUDENT) else _NORMAL
+    wide = factor * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return Interval(mean, mean - wide, mean + wide)
+
+
+def share_interval(hits: int, total: int) -> Interval:
+    """A share and its 95 % interval by Wilson's score (1927): sensible at 0 and 1 and for few cases.
+
+    Raises:
+        ValueError: no cases, or more hits than cases.
+    """
+    if total < 1 or not 0 <= hits <= total:
+        raise ValueError(f"a share needs hits between 0 and the number of cases; got {hits} of {total}")
+    z, share = _NORMAL**2, hits / total
+    centre = (share + z / (2 * total)) / (1 + z / total)
+    wide = _NORMAL / (1 + z / total) * math.sqrt(share * (1 - share) / total + z / (4 * total**2))
+    low = 0.0 if hits == 0 else centre - wide
+    high = 1.0 if hits == total else centre + wide
+    return Interval(share, low, high)

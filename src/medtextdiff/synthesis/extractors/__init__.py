@@ -1,0 +1,1 @@
+"""What turns images into features for evaluation: one file per kind, whose `Config.build()` gives an Extractor."""
