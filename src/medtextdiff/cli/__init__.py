@@ -345,6 +345,6 @@ def main() -> None:
             app()  # typer's own way prints the help
         if not hasattr(error, "format_message"):  # no wrong call: shown whole, as MEDTEXTDIFF_DEBUG asks
             raise
-        print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)  # type: ignore[attr-defined]
+        print(f"error: {' '.join(error.format_message().split())} (--help shows the options)", file=sys.stderr)
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
