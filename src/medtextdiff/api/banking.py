@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from medtextdiff.api.model import load
+from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.segmenting import why
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images
@@ -57,7 +57,7 @@ def fill_bank(
     settings = feature_bank.Config(folder=str(bank))
     settings = settings if budget_gb is None else settings.replace(budget_gb=budget_gb)
     paths = _paths(Path(source))
-    loaded = load(model, device=device, precision=precision, bank=settings)
+    loaded = load_segmenter(model, device=device, precision=precision, bank=settings)
     keeper: feature_bank.FeatureBank = loaded.segmenter.bank
     report, started = BankReport(), time.monotonic()
     for number, path in enumerate(paths, 1):

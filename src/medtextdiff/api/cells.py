@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from medtextdiff.api.model import load
+from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.api.training import train
 from medtextdiff.config import Config, ConfigError, to_json
@@ -135,7 +135,7 @@ def fill_views(run: segmentation_run.Run, device: str) -> None:
 
 
 def _score(cell: Cell, run_dir: Path, split: str, device: str, precision: str) -> dict[str, float]:
-    model = load(run_dir, device=device, precision=precision, bank=cell.run.bank)
+    model = load_segmenter(run_dir, device=device, precision=precision, bank=cell.run.bank)
     dice = {}
     for record in records_of(model, cell.data, split):
         pixels, truth = read_pair(model, record)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medtextdiff.api.model import load
+from medtextdiff.api.loading import load_segmenter
 from medtextdiff.config import ConfigError
 from medtextdiff.data import check
 from medtextdiff.data.records import Finding
@@ -34,7 +34,7 @@ def data_check(
         fields["mask_folder"] = masks
     limits: dict[str, Any] = {}
     if model is not None:
-        text = getattr(load(model, device="cpu").segmenter, "text", None)
+        text = getattr(load_segmenter(model, device="cpu").segmenter, "text", None)
         if text is not None:
             limits = {"max_words": text.limit, "count_words": lambda note: text.lengths([note])[0]}
     source = detect(root, **fields).build()  # type: ignore[attr-defined]

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
-from medtextdiff.api.model import Model, load
+from medtextdiff.api.loading import load_segmenter
+from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.config import ConfigError, override
 from medtextdiff.data import note_edits, transforms
@@ -71,12 +72,12 @@ def evaluate(
     check_free(Path(out), overwrite)
     check_place(Path(out))
     scorer = _Scorer(mode, at, as_published, progress)
-    loaded = _used(load(model, device=device, precision=precision, bank=bank), settings)
+    loaded = _used(load_segmenter(model, device=device, precision=precision, bank=bank), settings)
     records = records_of(loaded, data, split, masks)
     words = _words(records, notes)
     other = None
     if against is not None:  # maybe one without levels, so without the bank
-        other = _used(load(against, device=device, precision=precision), settings)
+        other = _used(load_segmenter(against, device=device, precision=precision), settings)
     scorer.check([loaded] if other is None else [loaded, other], records)
     rows = scorer.rows(loaded, records, words)
     others = None if other is None else {other.name: scorer.rows(other, records, words)}

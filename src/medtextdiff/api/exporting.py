@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medtextdiff.api import exports, shelf
-from medtextdiff.api.model import load
+from medtextdiff.api.loading import load_segmenter
 from medtextdiff.config import ConfigError
 from medtextdiff.data.atomic import check_place
 
@@ -27,7 +27,7 @@ def export(
     check_place(target)
     folder = shelf.find(name_or_run)
     exports.refuse_export(folder)
-    model = load(name_or_run, device="cpu", precision="float32", runtime=exports.TORCH)
+    model = load_segmenter(name_or_run, device="cpu", precision="float32", runtime=exports.TORCH)
     name = folder.name  # never a path of this machine
     about = exports.write(model.segmenter, folder, name=name, sha256=model.sha256, to=to, out=target, progress=progress)
     return {graph: max(check.error for check in about.checks if check.graph == graph) for graph in about.graphs}

@@ -1,7 +1,7 @@
 """A trained segmenter, ready to use: `load(...)`, then `segment`, or `encode` once and `decode` for every note."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +12,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medtextdiff.api import exports, shelf
-from medtextdiff.api.computing import device_of, digest, precision_of
+from medtextdiff.api import exports
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, transforms
 from medtextdiff.data.errors import ImageError
 from medtextdiff.evaluation.calibration import confidence
-from medtextdiff.recipes import run_folder, segmentation_run
+from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.segmentation_run import mirror_note
-from medtextdiff.segmentation import feature_bank
-from medtextdiff.segmentation.graphs.description import is_export
-from medtextdiff.segmentation.graphs.description import read as read_description
 from medtextdiff.segmentation.predict import Mode
 from medtextdiff.segmentation.views import Encoded
-from medtextdiff.training.components import check_components, load_components
 from medtextdiff.types import Levels, Picture
 
 Image = str | Path | Picture | np.ndarray
@@ -170,99 +165,6 @@ class _Encoder:
     def __call__(self, images: Tensor, notes: Sequence[str], boxes: Tensor | None = None) -> Tensor:
         self.segmenter.encode(images)
         return images.new_zeros(len(images), 1, *images.shape[-2:])
-
-
-def load(
-    name_or_run: str | Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    bank: str | Path | feature_bank.Config | None = None,
-    runtime: str = "auto",
-    progress: Callable[[str], None] = lambda line: None,
-) -> Model:
-    """A shipped model by name, a run folder, or a folder of exported graphs, ready to use.
-
-    Args:
-        name_or_run: `medtextdiff models` lists the names.
-        device: "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1".
-        precision: "float32", "bf16", or "auto": bf16 where the device computes in it.
-        bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
-        runtime: "torch", "onnx" or "openvino"; "auto" is torch, or what a folder was exported to. A run asked for
-            in another runtime than torch is exported first, once, into the user's cache folder (docs/export.md).
-        progress: told what such an export does.
-
-    Raises:
-        ConfigError: no such model, or settings that cannot be; RunError: a file is missing or was tampered with.
-    """
-    folder = shelf.find(name_or_run)
-    if bank is not None and (is_export(folder) or runtime not in ("auto", exports.TORCH)):
-        raise ConfigError("exported graphs keep no levels in a bank; leave --bank out, or use --runtime torch")
-    if is_export(folder):
-        return _load_export(folder, str(name_or_run), device, precision, runtime)
-    if runtime in ("auto", exports.TORCH):
-        return _load_run(folder, str(name_or_run), device_of(device), precision, bank)
-    sha256 = digest(check_components(folder))
-    place = exports.cache_place(sha256, runtime)
-    if not place.exists():
-        progress(f"exporting {name_or_run} to {runtime}, once; it is kept in {place}")
-        source = _load_run(folder, str(name_or_run), torch.device("cpu"), "float32")
-        exports.write(
-            source.segmenter, folder, name=folder.name, sha256=sha256, to=runtime, out=place, progress=progress
-        )
-    return _load_export(place, str(name_or_run), device, precision, runtime)
-
-
-def _load_run(
-    folder: Path,
-    name: str,
-    where: torch.device,
-    precision: str,
-    bank: str | Path | feature_bank.Config | None = None,
-) -> Model:
-    hashes = check_components(folder)
-    run = _segmentation_run(folder, name)
-    segmenter = run.build_model(folder)
-    load_components(segmenter, folder, built=run_folder.own_parts(run.model))
-    segmenter = segmenter.eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    computed_in = precision_of(precision, where)
-    denoiser = getattr(segmenter, "denoiser", None)
-    if computed_in == "bf16" and denoiser is not None and not any(w.requires_grad for w in denoiser.parameters()):
-        denoiser.to(torch.bfloat16)  # autocast would cast frozen weights anew for every image: 2.2 GB for the ADM
-    if bank is not None:
-        _attach(segmenter, bank, name)
-    return Model(name, run, segmenter, where, computed_in, digest(hashes))
-
-
-def _attach(segmenter: Any, bank: str | Path | feature_bank.Config, name: str) -> None:
-    if not hasattr(segmenter, "keep_levels"):
-        raise ConfigError(f"{name} has no denoiser, so it has no levels to keep; leave out the bank")
-    settings = bank if isinstance(bank, feature_bank.Config) else feature_bank.Config(folder=str(bank))
-    segmenter.requires_grad_(False)  # in use nothing is trained, whatever was in training
-    segmenter.keep_levels(settings.build())
-
-
-def _load_export(folder: Path, name: str, device: str, precision: str, runtime: str) -> Model:
-    own = read_description(folder).runtime
-    if runtime not in ("auto", own):
-        raise ConfigError(f"{folder} holds graphs for {own}, not for {runtime}; leave --runtime out, or give the run")
-    if device not in ("auto", "cpu"):
-        raise ConfigError(f"exported graphs run on the CPU, not on '{device}'; leave --device out, or --runtime torch")
-    cpu, offered = torch.device("cpu"), exports.precisions(own)
-    chosen: str = precision_of(precision, cpu)
-    if precision == "auto" and chosen not in offered:
-        chosen = offered[0]
-    segmenter, about = exports.open_folder(folder, chosen)
-    return Model(name, _segmentation_run(folder, name), segmenter, cpu, chosen, about.model_sha256, own)
-
-
-def _segmentation_run(folder: Path, name: str) -> segmentation_run.Run:
-    run = run_folder.read_config(folder)
-    if not isinstance(run, segmentation_run.Run):
-        raise ConfigError(
-            f"{name} is no segmentation run but a {run.kind()}; it cannot segment (a generator: use generate)"
-        )
-    return run
 
 
 def as_picture(image: Image) -> Picture:

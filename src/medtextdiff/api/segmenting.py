@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from medtextdiff.api.model import Image, Model, Result, load
+from medtextdiff.api.loading import load_segmenter
+from medtextdiff.api.model import Image, Model, Result
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, tables
 from medtextdiff.data.atomic import check_place, refuse_existing, whole_file
@@ -47,7 +48,7 @@ class Report:
 
 def segment(image: Image, note: str = "", *, model: str | Path = "nuclei-small", **options: Any) -> Result:
     """Segment one image; `options` are those of `load`. For many images load the model once."""
-    return load(model, **options).segment(image, note)
+    return load_segmenter(model, **options).segment(image, note)
 
 
 def segment_files(
@@ -86,7 +87,7 @@ def segment_files(
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
     _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
-    loaded = load(model, device=device, precision=precision, bank=bank, runtime=runtime, progress=progress)
+    loaded = load_segmenter(model, device=device, precision=precision, bank=bank, runtime=runtime, progress=progress)
     report, items = Report(), []
     try:
         for path, name, text in zip(paths, names, words, strict=True):
@@ -139,7 +140,7 @@ def features(
     refuse_existing(out, overwrite)
     if image.is_dir():
         raise ConfigError(f"{image} is a folder: its levels fill a bank, --bank DIR without -o; -o takes one image")
-    levels = load(model, device=device, precision=precision, bank=bank).levels(image)
+    levels = load_segmenter(model, device=device, precision=precision, bank=bank).levels(image)
     tensors = {f"level_{k}": level[0].contiguous() for k, level in enumerate(levels)}
     with whole_file(out, overwrite) as file:
         file.write(save(tensors))

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
-from medtextdiff.api.model import Model, load
+from medtextdiff.api.loading import load_segmenter
+from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data import note_edits
@@ -66,7 +67,7 @@ def sensitivity(
     """
     check_free(Path(out), overwrite)
     check_place(Path(out))
-    loaded = load(model, device=device, precision=precision, bank=bank)
+    loaded = load_segmenter(model, device=device, precision=precision, bank=bank)
     if not hasattr(loaded.segmenter, "encode") or getattr(loaded.segmenter, "text", True) is None:
         raise ConfigError(f"{loaded.name} reads no notes, so no note can matter; give a model with a text encoder")
     records = records_of(loaded, data, split, masks)

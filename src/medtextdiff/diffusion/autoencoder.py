@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medtextdiff import config
+from medtextdiff.diffusion import folders
 from medtextdiff.diffusion.folders import load_strictly
 
 REPORT = "reconstruction.json"
@@ -137,11 +138,7 @@ class Autoencoder(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `Config` and `AutoencoderKL.from_pretrained` load, with the report if there is one."""
-        self.vae.save_pretrained(folder, safe_serialization=True)
-        path = Path(folder) / "config.json"
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings.pop("_name_or_path", None)  # where it was read from: a path of this machine
-        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        folders.save_plainly(self.vae, folder)
         if self.report is not None:
             (Path(folder) / REPORT).write_text(json.dumps(self.report, indent=2) + "\n", encoding="utf-8")
 

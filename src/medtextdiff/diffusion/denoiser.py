@@ -1,6 +1,5 @@
 """A diffusers `UNet2DModel` as a Denoiser: its prediction, and its levels at the tapped decoder blocks."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medtextdiff import config
-from medtextdiff.diffusion import walk
+from medtextdiff.diffusion import folders, walk
 from medtextdiff.diffusion.folders import load_strictly, one_line
 from medtextdiff.types import Levels, TextFeatures
 
@@ -111,11 +110,7 @@ class Denoiser(nn.Module):
 
     def save_pretrained(self, folder: Path) -> None:
         """Write a folder that `Config` and `UNet2DModel.from_pretrained` load (config.json, safetensors)."""
-        self.unet.save_pretrained(folder, safe_serialization=True)
-        path = Path(folder) / "config.json"
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings.pop("_name_or_path", None)  # where it was read from: a path of this machine
-        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        folders.save_plainly(self.unet, folder)
 
     def _walk(self, x: Tensor, t: Tensor, taps: Sequence[int], last: int) -> tuple[Levels, Tensor]:
         self._check_sides(x)

@@ -1,5 +1,6 @@
-"""Read a diffusers model from a folder or the hub: strictly, quietly, never a pickle."""
+"""A diffusers model in a folder or on the hub: read strictly, quietly, never a pickle; written without a trace."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,15 @@ def load_strictly(cls: Any, path: str, what: str, failure: type[ValueError], dty
         raise failure(f"cannot load {what} from {path}: {reason}") from None
     _check_loaded(path, model, info, failure)
     return model
+
+
+def save_plainly(model: Any, folder: str | Path) -> None:
+    """Write config.json and *.safetensors, without the path of this machine that a model was read from."""
+    model.save_pretrained(folder, safe_serialization=True)
+    path = Path(folder) / "config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings.pop("_name_or_path", None)
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """A diffusers `UNet2DConditionModel` as a Denoiser of latents that reads a prompt: its words, and it as a whole."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from medtextdiff import config
+from medtextdiff.diffusion import folders
 from medtextdiff.diffusion.denoiser import DenoiserError
 from medtextdiff.diffusion.folders import load_strictly, one_line
 from medtextdiff.types import Levels, TextFeatures
@@ -70,11 +70,7 @@ class LatentDenoiser(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `Config` and `UNet2DConditionModel.from_pretrained` load."""
-        self.unet.save_pretrained(folder, safe_serialization=True)
-        path = Path(folder) / "config.json"
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        settings.pop("_name_or_path", None)  # where it was read from: a path of this machine
-        path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        folders.save_plainly(self.unet, folder)
 
 
 class _Attend:
