@@ -43,7 +43,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 ATTRIBUTES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
 
-# Once an image's prompts settle the key, what they do not name of the group is not there; a few prompts settle nothing.
+# Once an image's prompts settle the key, what they do not name of the group is not there; a few settle nothing.
 _MANY = 4
 _CLOSED = {FINDING: ("disease", "landmark"), INSTRUMENT: ("kind of instrument",)}
 _SPELLING = {"rigth": "right", "rihgt": "right", "colour": "color", "violet": "purple", "ink": "pink", "gray": "grey"}
