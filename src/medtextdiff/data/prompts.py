@@ -75,7 +75,7 @@ def claims(prompt: str) -> Claims:
 def image_claims(prompts: Iterable[str]) -> Claims:
     """What all prompts of an image say together; an attribute on which they contradict each other is left out.
 
-    Four or more are taken for all that there is to say: a disease, landmark or tool that none of them names is not there.
+    Four or more are taken for all that there is to say: a disease, landmark or tool that none names is not there.
     """
     prompts = list(prompts)
     said: dict[str, set[bool]] = {}
