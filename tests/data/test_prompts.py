@@ -82,6 +82,11 @@ def test_all_prompts_of_an_image_say_most():
     assert labels[prompts.ATTRIBUTES.index("colonoscopy")] == -1
 
 
+def test_a_single_prompt_leaves_open_what_it_does_not_say():
+    for prompt in ("Generate an image with 1 finding.", "Generate an image containing a polyp."):
+        assert image_claims([prompt]) == claims(prompt)
+
+
 def test_contradictions_say_nothing():
     said = image_claims(["Generate an image containing a polyp.", "Generate an image with no polyps."])
     assert "polyp" not in said

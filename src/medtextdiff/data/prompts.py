@@ -43,7 +43,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 ATTRIBUTES: tuple[str, ...] = tuple(name for names in GROUPS.values() for name in names)
 
-# Once an image's prompts settle the key, what they do not name of the group is not there.
+# Once an image's prompts settle the key, what they do not name of the group is not there; a few settle nothing.
+_MANY = 4
 _CLOSED = {FINDING: ("disease", "landmark"), INSTRUMENT: ("kind of instrument",)}
 _SPELLING = {"rigth": "right", "rihgt": "right", "colour": "color", "violet": "purple", "ink": "pink", "gray": "grey"}
 _SPELLING |= {"burgundy": "red", "barretts": "barrett's", "centre": "center", "artifact": "artefact"}
@@ -72,14 +73,18 @@ def claims(prompt: str) -> Claims:
 
 
 def image_claims(prompts: Iterable[str]) -> Claims:
-    """What all prompts of an image say together; an attribute on which they contradict each other is left out."""
+    """What all prompts of an image say together; an attribute on which they contradict each other is left out.
+
+    Four or more are taken for all that there is to say: a disease, landmark or tool that none names is not there.
+    """
+    prompts = list(prompts)
     said: dict[str, set[bool]] = {}
     for prompt in prompts:
         for name, value in claims(prompt).items():
             said.setdefault(name, set()).add(value)
     whole = {name: values.pop() for name, values in said.items() if len(values) == 1}
     for key, groups in _CLOSED.items():
-        if key in said:
+        if key in said and len(prompts) >= _MANY:
             whole |= {name: False for group in groups for name in GROUPS[group] if name not in said}
     return whole
 
