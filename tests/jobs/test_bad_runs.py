@@ -205,7 +205,7 @@ def test_a_full_disk_leaves_nothing(command: str, toy: Path, tmp_path: Path, mon
         "evaluate": ["evaluate", toy / "run", "--data", toy / "data"],
     }
     if command == "evaluate":
-        monkeypatch.setattr("medtextdiff.evaluation.report._per_image", full)
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
     out = out.with_suffix(".safetensors") if command == "features" else out
     result = call(*words[command], "-o", out)
     assert result.exit_code in (1, 2)
