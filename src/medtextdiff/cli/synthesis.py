@@ -24,8 +24,14 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="How strongly the prompt counts; 1: as learned. Default: the model's own.")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, euler or dpm++; the default is the model's own.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, euler, dpm++ (Kandinsky: ddpm, ddim); the default is the model's own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images made at once.")] = 4,
+    base: Annotated[
+        str | None, typer.Option(help="Where an adapter's base lies now: a diffusers folder or hub id.")
+    ] = None,
+    prior_base: Annotated[str | None, typer.Option(help="The same for Kandinsky 2.2's prior.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -48,6 +54,8 @@ def generate(
             batch_size=batch_size,
             device=device,
             precision=precision,
+            base=base,
+            prior_base=prior_base,
             overwrite=overwrite,
             progress=say,
         )

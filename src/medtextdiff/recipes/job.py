@@ -17,9 +17,9 @@ class Job:
 
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
     `data_hashes` says which files were trained on (id -> SHA-256 of the content). `settle(run_dir)` is called before
-    the training begins, for what a job keeps in the run folder; it makes nothing there yet. `conclude(model, run_dir)`
-    is called after the training, before the components are saved; it gives the names of files that it wrote into the
-    run folder. `kept` names frozen components that are saved all the same, so that the run stands alone.
+    the training begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)`
+    follows, for a job that reads its model only then and must know where. `conclude(model, run_dir)` is called after the
+    training, before the components are saved; it gives the names of files that it wrote into the run folder. `kept` names frozen components that are saved all the same, so that the run stands alone.
     """
 
     model: nn.Module
@@ -29,6 +29,7 @@ class Job:
     after_step: Callable[[nn.Module, int], None] | None = None
     data_hashes: dict[str, str] = field(default_factory=dict)
     settle: Callable[[Path], None] | None = None
+    prepare: Callable[[Path, str], None] | None = None
     conclude: Callable[[nn.Module, Path], list[str]] | None = None
     kept: tuple[str, ...] = ()
 
