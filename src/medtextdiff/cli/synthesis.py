@@ -60,3 +60,17 @@ def generate(
             progress=say,
         )
         print_table(["images made", "there before", "table"], [[report.made, report.found, report.table]])
+
+
+def merge(
+    run: Annotated[str, typer.Argument(help="A run of a synthesis.*_lora recipe.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the merged networks; must not exist.")],
+    base: Annotated[str | None, typer.Option(help="Where the base lies now: a diffusers folder or hub id.")] = None,
+    prior_base: Annotated[str | None, typer.Option(help="The same for Kandinsky 2.2's prior.")] = None,
+) -> None:
+    """Add an adapter to its base's weights: plain diffusers networks, which need no peft."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        for folder in api.merge(run, out=output, base=base, prior_base=prior_base):
+            say(str(folder))

@@ -18,8 +18,9 @@ class Job:
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
     `data_hashes` says which files were trained on (id -> SHA-256 of the content). `settle(run_dir)` is called before
     the training begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)`
-    follows, for a job that reads its model only then and must know where. `conclude(model, run_dir)` is called after the
-    training, before the components are saved; it gives the names of files that it wrote into the run folder. `kept` names frozen components that are saved all the same, so that the run stands alone.
+    follows, for a job that reads its model only then and must know where. `conclude(model, run_dir)` is called after
+    the training, before the components are saved; it gives the names of files that it wrote into the run folder.
+    `kept` names frozen components that are saved all the same, so that the run stands alone.
     """
 
     model: nn.Module

@@ -17,7 +17,6 @@ from medtextdiff.synthesis import encoded, memory, tuned
 from medtextdiff.synthesis.models import flux
 from medtextdiff.training import engine, randomness, stream
 from medtextdiff.training.progress import say
-from medtextdiff.types import Record
 
 _DRAWS = 4  # of noise and time for each held-out image
 
@@ -81,9 +80,7 @@ class Run(config.Config):
 
     def _closed(self, run_dir: Path | None) -> tuned.Tuned:
         if not hasattr(self.model, "gradient_checkpointing"):
-            raise ConfigError(
-                f"a '{self.model.kind()}' has no adapter; `model` takes synthesis.models.flux, kandinsky22 or kandinsky3"
-            )
+            raise ConfigError(f"a '{self.model.kind()}' has no adapter; `model` takes flux, kandinsky22 or kandinsky3")
         system: tuned.Tuned = locate(self.model, run_dir).build()  # type: ignore[attr-defined]
         return system
 
@@ -104,7 +101,8 @@ class Run(config.Config):
         data.images = self._kept(system, run_dir, [*hashes(records).values(), str(self.data.size)], images)
         system.forget_encoders()
         if system.reads_prompts:
-            data.prompts = self._kept(system, run_dir, data.distinct(), prompts)
+            read = [str(system.text.limit), *data.distinct()]
+            data.prompts = self._kept(system, run_dir, read, prompts)
             system.forget_encoders()
 
     def _kept(self, system: tuned.Tuned, run_dir: Path, given: Sequence[str], make: Any) -> encoded.Arrays:

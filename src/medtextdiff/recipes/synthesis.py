@@ -221,8 +221,8 @@ def kandinsky22_decoder_lora() -> lora_run.Run:
 
     Source: as synthesis.kandinsky22_prior_lora. Ours otherwise: add_k_proj and add_v_proj have adapters, too, the only
     layers in which attention reads the embedding (published: 88 of 132 layers, defect 9); the clip norm works (defect
-    6); images are squashed to squares, never cropped. To go with a prior trained before:
-    --set model.prior=null is the base's own; in Python model.prior=lora.Config(path="RUN/prior").
+    6); images are squashed to squares, never cropped. The prior is the base's own; for one trained before, in Python:
+    `run.replace(model=run.model.replace(prior=lora.Config(path="RUN/prior")))`.
     Command: medtextdiff train synthesis.kandinsky22_decoder_lora --set data.root=DIR -o RUN
     """
     return lora_run.Run(

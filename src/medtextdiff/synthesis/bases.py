@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from medtextdiff.config import ConfigError
 from medtextdiff.diffusion import objective
-from medtextdiff.diffusion.folders import load_strictly, one_line
+from medtextdiff.diffusion.folders import load_strictly, one_line, quiet
 
 Dtype = Literal["float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,7 +70,7 @@ class Base:
     def outline(self, name: str) -> nn.Module:
         """A component of diffusers without its weights (on the device "meta"), for counting."""
         cls = _class(*self.components[name].split("."))
-        with torch.device("meta"):
+        with quiet(), torch.device("meta"):
             return cls.from_config(cls.load_config(str(self.folder / name))).to(self.dtype).requires_grad_(False)
 
     def num_bytes(self, name: str) -> int:
@@ -91,6 +92,22 @@ class Base:
                     file.seek(max(0, path.stat().st_size - _END))
                     digest.update(file.read(_END))
         return digest.hexdigest()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without transformers' warnings, which may repeat a prompt, and its progress bars."""
+    from transformers.utils import logging
+
+    level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def fingerprint(network: nn.Module) -> dict[str, str]:
@@ -140,7 +157,7 @@ def _some_values(value: Tensor) -> Tensor:
 
 
 def _local(path: str, components: Mapping[str, str]) -> Path:
-    """The folder itself, or the hub's model in the local cache, fetched if need be: no pickle, no half-precision copy."""
+    """The folder itself, or the hub's model in the local cache, fetched if need be: no pickle, no half copy."""
     if Path(path).is_dir():
         return Path(path)
     patterns = [f"{name}/*{end}" for name in components for end in (".json", ".txt", ".model", ".safetensors")]
@@ -182,24 +199,20 @@ def _read_config(place: Path) -> dict[str, Any]:
 def _class(library: str, word: str) -> Any:
     import importlib
 
-    return getattr(importlib.import_module(library), word)
+    with silent():  # transformers tells at length which image library it misses
+        return getattr(importlib.import_module(library), word)
 
 
 def _with_transformers(library: str, word: str, place: str, name: str, dtype: torch.dtype) -> Any:
     """A scheduler, tokenizer, image processor or network that transformers reads (or a scheduler of diffusers)."""
-    from transformers.utils import logging
-
     cls = _class(library, word)
     network = issubclass(cls, nn.Module)
     options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "output_loading_info": True} if network else {}
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
     try:
-        found = cls.from_pretrained(place, local_files_only=True, **options)
+        with quiet(), silent():
+            found = cls.from_pretrained(place, local_files_only=True, **options)
     except Exception as error:  # a dozen types on damaged files
         raise ConfigError(f"cannot load the {name} from {place}: {one_line(error)}") from None
-    finally:
-        logging.set_verbosity(level)
     if not network:
         return found
     part, info = found

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from medtextdiff import config
 from medtextdiff.diffusion.folders import quiet
 from medtextdiff.synthesis import checkpointing, lora, memory
-from medtextdiff.synthesis.bases import Base
+from medtextdiff.synthesis.bases import Base, silent
 from medtextdiff.synthesis.encoded import EncodedBatch, Tensors
 
 
 class Use(config.Config):
-    """How images are made: sampler (FLUX has "euler" alone, the Kandinskys "ddpm" and "ddim"); steps; guidance on the usual scale.
+    """How images are made. sampler: "euler" is FLUX's, "ddpm" and "ddim" are Kandinsky's. guidance: the usual scale.
 
     The published code counts Kandinsky 3's from 0 (ours is 1 more). prior_steps are for Kandinsky 2.2 alone.
     """
@@ -35,7 +35,7 @@ class Reader:
 
     def lengths(self, prompts: Sequence[str]) -> list[int]:
         """Each prompt's number of tokens, before anything is cut off."""
-        with quiet_tokens():
+        with silent():
             return [len(ids) for ids in self._tokenizer()(list(prompts)).input_ids]
 
 
@@ -162,7 +162,7 @@ class Tuned(nn.Module):
         if size[0] % self.multiple or size[1] % self.multiple:
             raise ValueError(f"image sides must be multiples of {self.multiple}; got {size[0]} x {size[1]}")
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        with quiet():
+        with quiet(), silent():
             return self.pictures(list(prompts), generators, size, settings).float().clamp(0, 1)
 
     @property
@@ -178,24 +178,6 @@ def loss(model: Any, batch: EncodedBatch, rng: torch.Generator) -> dict[str, Ten
 
 def tokens(tokenizer: Any, prompts: list[str], limit: int) -> tuple[Tensor, Tensor]:
     """Ids and mask [B, limit] of prompts, padded, cut off at `limit`; no library tells what was cut off."""
-    with quiet_tokens():
+    with silent():
         found = tokenizer(prompts, padding="max_length", max_length=limit, truncation=True, return_tensors="pt")
     return found.input_ids, found.attention_mask.bool()
-
-
-def quiet_tokens() -> Any:
-    """Without transformers' warnings, which may repeat a prompt."""
-    from contextlib import contextmanager
-
-    from transformers.utils import logging
-
-    @contextmanager
-    def hush() -> Any:
-        level = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
-            yield
-        finally:
-            logging.set_verbosity(level)
-
-    return hush()

@@ -1,10 +1,10 @@
 """Kandinsky 2.2 with LoRA: a prior from a prompt to CLIP's embedding of an image, and a decoder from that to the image.
 
-Source: the published code's train_kandinsky2_prior_lora.py and train_kandinsky2_decoder_lora.py (arXiv 2505.05573), and
-diffusers' pipelines. Ours differs where the published one is wrong: the prior learns with the noise that it is used with
-(squaredcos_cap_v2, the sample itself; published: the decoder's linear noise), its min-SNR weights are those of a
-predicted sample, the decoder's adapter also has the layers that read the image's embedding (add_k_proj, add_v_proj), and
-the clip norm works.
+Source: the published code's train_kandinsky2_prior_lora.py and train_kandinsky2_decoder_lora.py (arXiv 2505.05573),
+and diffusers' pipelines. Ours differs where the published one is wrong: the prior learns with the noise that it is used
+with (squaredcos_cap_v2, the sample itself; published: the decoder's linear noise), its min-SNR weights are those of a
+predicted sample, the decoder's adapter also has the layers that read the image's embedding (add_k_proj, add_v_proj),
+and the clip norm works.
 """
 
 from typing import Any, Literal
@@ -108,7 +108,7 @@ class Kandinsky22(tuned.Tuned):
     def encoders(self) -> list[tuple[Base, str]]:
         """CLIP's towers; and MoVQ, for the decoder."""
         found = [(self._prior_base, "image_encoder")]
-        return found + [(self._prior_base, "text_encoder") if self.trained == "prior" else (self._base, "movq")]
+        return [*found, (self._prior_base, "text_encoder") if self.trained == "prior" else (self._base, "movq")]
 
     def open(self, only: Any = None, trainable: bool = True) -> None:
         """See `Tuned.open`; a prior that does not say how embeddings are spread is refused, too."""

@@ -1,8 +1,8 @@
 """Kandinsky 3 with LoRA: a U-Net of MoVQ latents that reads T5's words.
 
-Source: the published code's train_kandinsky3_lora.py (arXiv 2505.05573) and diffusers' Kandinsky3Pipeline. Ours gives T5
-its mask in training as in use (published: in use alone), reads 128 tokens in both (there 64 in use, which the pipeline
-does not heed), and its clip norm works.
+Source: the published code's train_kandinsky3_lora.py (arXiv 2505.05573) and diffusers' Kandinsky3Pipeline. Ours gives
+T5 its mask in training as in use (published: in use alone), reads 128 tokens in both (there 64 in use, which the
+pipeline does not heed), and its clip norm works.
 """
 
 from typing import Any
