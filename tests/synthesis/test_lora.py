@@ -176,14 +176,14 @@ def test_memory_is_told_before(story: Story) -> None:
 
 
 def test_activations_are_counted_as_they_are_kept(story: Story) -> None:
-    """The count without numbers is that of a real pass over the same inputs."""
+    """The count without numbers is that of a real pass over the same inputs, or a little more."""
     system = story.config.replace(gradient_checkpointing=False).build()
     system.open()
     network = getattr(system, system.trained).network
     real = {name: _real(value) for name, value in system.example(2, 64).items()}
     ours = memory._activations(network, real, keep_less=False)
     told = system.need(2, 64, ema=False).activations
-    assert ours == pytest.approx(told, rel=0.1)
+    assert 0.95 * ours < told < 1.25 * ours
 
 
 def _real(value: Any) -> Any:

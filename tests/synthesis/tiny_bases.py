@@ -7,7 +7,7 @@ import torch
 
 WORDS = 60
 _SPECIAL = ("<bos>", "<eos>", "<pad>", "<unk>")
-_WORDS = ["one", "two", "three", "a", "disc", "polyp", "on", "the", "left", "right", "upper", "lower", "red", "no", "with", "in"]
+_WORDS = ["one", "a", "disc", "polyp", "on", "the", "left", "right", "upper", "lower", "red", "no", "with", "in"]
 VOCABULARY = [*_SPECIAL, *_WORDS, *(f"w{k}" for k in range(WORDS - len(_WORDS)))]
 
 CLIP_TEXT: dict[str, Any] = {
