@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import medtextdiff
-from medtextdiff.synthesis import memory
+from medtextdiff import api, recipes
+from medtextdiff.synthesis import lora, memory
 from tests.jobs.conftest import SECRET, call, refused, told_nowhere, write_data
 from tests.synthesis import tiny_bases
 
@@ -119,3 +120,24 @@ def test_what_cannot_be_trained_is_refused_before_it_begins(
     monkeypatch.setattr(memory, "available", lambda device: 1000)
     refused(call(*train(shop), "-o", out), "GB are free")
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_decoder_goes_with_a_prior_trained_before(tmp_path: Path) -> None:
+    write_data(tmp_path / "data")
+    base, prior_base = tiny_bases.write_kandinsky22(tmp_path / "bases")
+    settings = [f"data.root={tmp_path / 'data'}", f"model.base={base}", f"model.prior_base={prior_base}"]
+    settings += ["model.dtype=float32", "data.size=64", "training.max_steps=2", "training.batch_size=4"]
+    settings += ["training.accumulation=2", "use.steps=2", "use.prior_steps=2"]
+    both = [word for setting in settings for word in ("--set", setting)]
+    first = call("train", "synthesis.kandinsky22_prior_lora", *both, "-o", tmp_path / "first")
+    assert first.exit_code == 0, first.output
+    run = recipes.find("synthesis.kandinsky22_decoder_lora")
+    trained = lora.Config(path=str(tmp_path / "first" / "prior"))
+    api.train(run.replace(model=run.model.replace(prior=trained)), settings=settings, out=tmp_path / "second")
+    assert {"prior", "decoder"} <= {path.name for path in (tmp_path / "second").iterdir()}
+    (tmp_path / "first").rename(tmp_path / "gone")
+    model = medtextdiff.load(tmp_path / "second")
+    assert model.generate(PROMPT, seed=1).shape == (1, 3, 64, 64)
+    ours, theirs = (load_file(tmp_path / name / "prior" / lora.WEIGHTS) for name in ("second", "gone"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

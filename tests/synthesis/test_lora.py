@@ -19,7 +19,7 @@ from tests.synthesis import tiny_bases
 
 SYSTEMS = ("flux", "prior", "decoder", "kandinsky3")
 PROMPTS = ["one disc on the left", "a polyp", "no polyp in the upper left"]
-STEPS = 12
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,7 @@ class Story:
     before: dict[str, Tensor]  # the base's weights
     losses: list[float]  # the first is of the base alone, the second of the new adapter
     with_gradient: set[str]
+    unchanged: bool  # the base's weights with the new adapter added to them
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -63,10 +64,11 @@ def story(request: pytest.FixtureRequest, bases: Path) -> Iterator[Story]:
     before = {name: p.detach().clone() for name, p in network.named_parameters() if not p.requires_grad}
     base = config.build()
     base.open()
-    getattr(base, base.trained).network = lora.merge(getattr(base, base.trained).network)
+    merged = dict(lora.merge(getattr(base, base.trained).network).named_parameters())
+    unchanged = all(torch.equal(merged[name.replace(".base_layer.", ".")], value) for name, value in before.items())
     losses = [float(base.loss(batch, torch.Generator().manual_seed(0))["loss"].detach())]
     trained = [p for p in system.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=2e-2)
+    optimizer = torch.optim.AdamW(trained, lr=3e-2)
     for _ in range(STEPS):
         loss = tuned.loss(system, batch, torch.Generator().manual_seed(0))["loss"]
         loss.backward()
@@ -74,7 +76,7 @@ def story(request: pytest.FixtureRequest, bases: Path) -> Iterator[Story]:
         found = {name for name, p in system.named_parameters() if p.grad is not None}
         optimizer.step()
         optimizer.zero_grad()
-    return Story(config, system, batch, before, losses, found)
+    return Story(config, system, batch, before, losses, found, unchanged)
 
 
 def encode(system: tuned.Tuned) -> encoded.EncodedBatch:
@@ -101,7 +103,8 @@ def test_the_loss_falls(story: Story) -> None:
 
 
 def test_a_new_adapter_changes_nothing(story: Story) -> None:
-    assert story.losses[0] == story.losses[1]
+    assert story.unchanged
+    assert story.losses[0] == pytest.approx(story.losses[1], rel=1e-6)
 
 
 def test_only_the_adapter_learns(story: Story) -> None:
@@ -125,7 +128,7 @@ def test_an_adapter_comes_back_bit_by_bit(story: Story, tmp_path: Path) -> None:
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert not any(p.requires_grad for p in again.parameters())
-    assert torch.equal(loss_of(again, story.batch), loss_of(story.system, story.batch))
+    torch.testing.assert_close(loss_of(again, story.batch), loss_of(story.system, story.batch), atol=1e-5, rtol=1e-5)
 
 
 def test_merged_is_attached(story: Story, tmp_path: Path) -> None:
@@ -171,18 +174,23 @@ def test_memory_is_told_before(story: Story) -> None:
     assert small.trained == 16 * sum(t.numel() for t in getattr(story.system, system.trained).tensors().values())
     assert small.encoders > 0
     assert 4 < large.activations / small.activations < 10
+
+
+@pytest.mark.slow
+def test_checkpointing_keeps_less(story: Story) -> None:
     keeps = story.config.replace(gradient_checkpointing=False).build().need(8, 64, ema=False)
-    assert keeps.activations > large.activations
+    assert keeps.activations > story.config.build().need(8, 64, ema=False).activations
 
 
+@pytest.mark.slow
 def test_activations_are_counted_as_they_are_kept(story: Story) -> None:
     """The count without numbers is that of a real pass over the same inputs, or a little more."""
     system = story.config.replace(gradient_checkpointing=False).build()
     system.open()
+    told = system.need(2, 64, ema=False).activations
     network = getattr(system, system.trained).network
     real = {name: _real(value) for name, value in system.example(2, 64).items()}
     ours = memory._activations(network, real, keep_less=False)
-    told = system.need(2, 64, ema=False).activations
     assert 0.95 * ours < told < 1.25 * ours
 
 
@@ -335,14 +343,16 @@ def test_prompts_are_measured(bases: Path) -> None:
 
 
 def test_diffusers_reads_our_adapters(bases: Path, tmp_path: Path) -> None:
-    from diffusers import FluxPipeline
+    from diffusers import FluxPipeline, FluxTransformer2DModel
 
     system = config_of("flux", bases).build()
     system.open()
     for tensor in system.transformer.tensors().values():
         torch.nn.init.normal_(tensor, std=0.1)
     system.transformer.save_trained(tmp_path)
-    pipe = FluxPipeline.from_pretrained(bases / "flux")
+    network = FluxTransformer2DModel.from_pretrained(bases / "flux" / "transformer")
+    nothing = dict.fromkeys(("scheduler", "vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+    pipe = FluxPipeline(transformer=network, **nothing)
     pipe.load_lora_weights(tmp_path)
     inputs = {name: _real(value) for name, value in system.example(1, 64).items()}
     with torch.no_grad():
@@ -354,7 +364,7 @@ def test_diffusers_reads_our_adapters(bases: Path, tmp_path: Path) -> None:
     ("words", "settings", "ends", "number"),
     [
         ("PriorTransformer", {}, lora.Config().targets, 2_621_440),
-        ("Kandinsky3UNet", {}, lora.Config().targets, 3_342_336),
+        pytest.param("Kandinsky3UNet", {}, lora.Config().targets, 3_342_336, marks=pytest.mark.slow),
     ],
 )
 def test_adapters_have_the_published_size(

@@ -131,7 +131,7 @@ class Generator:
         return images
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16":
+        if self.precision == "bf16" and not getattr(self.system, "own_precision", False):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 

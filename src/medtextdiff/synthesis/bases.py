@@ -14,8 +14,8 @@ from medtextdiff.config import ConfigError
 from medtextdiff.diffusion import objective
 from medtextdiff.diffusion.folders import load_strictly, one_line, quiet
 
-Dtype = Literal["float32", "bf16", "fp16"]
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+Dtype = Literal["float32", "bf16"]
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 _CONFIGS = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -164,8 +164,7 @@ def _local(path: str, components: Mapping[str, str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
 
-        allow = {"allow_patterns": patterns, "ignore_patterns": ["*.fp16*", "*.bf16*"]}
-        return Path(snapshot_download(path, **allow))  # type: ignore[arg-type]
+        return Path(snapshot_download(path, allow_patterns=patterns, ignore_patterns=["*.fp16*", "*.bf16*"]))
     except Exception as error:  # the hub raises a dozen types: no such id, no network, no right to read
         raise ConfigError(
             f"{path} is neither a folder nor a model id that can be fetched ({one_line(error)[:120]}); set model.base "

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from medtextdiff.config import ConfigError
 from medtextdiff.synthesis import checkpointing
@@ -108,6 +110,27 @@ class _Counter:
         return tensor
 
 
+class _Fused(torch.autograd.Function):
+    """Attention that keeps what a fused kernel keeps: its inputs and its output, never the weights of all pairs."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = q.new_empty(*q.shape[:-1], v.shape[-1])
+        ctx.save_for_backward(q, k, v, out)
+        return out
+
+
+class _FusedAttention(TorchFunctionMode):
+    """On the device "meta" torch takes attention apart; where one trains it does not."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **given)
+        inputs = [*args, *(given[name] for name in ("query", "key", "value") if name in given)]
+        return _Fused.apply(*inputs[:3])
+
+
 def _activations(network: Any, example: Mapping[str, Any], keep_less: bool) -> int:
     outside = _Counter(network)
     largest = 0
@@ -126,6 +149,6 @@ def _activations(network: Any, example: Mapping[str, Any], keep_less: bool) -> i
 
     if keep_less:
         checkpointing.enable(network, counted)
-    with torch.enable_grad(), saved_tensors_hooks(outside.add, lambda tensor: tensor):
+    with torch.enable_grad(), _FusedAttention(), saved_tensors_hooks(outside.add, lambda tensor: tensor):
         network(**example)
     return outside.bytes + largest
