@@ -152,6 +152,7 @@ def test_one_seed_one_image(story: Story) -> None:
     assert float((alone - other).abs().mean()) > 1e-3
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_no_gradient(story: Story) -> None:
     name = story.system.trained
     found = []
