@@ -11,6 +11,7 @@ from medtextdiff.api.generator import Generator
 from medtextdiff.api.importing import convert_adm, import_published
 from medtextdiff.api.loading import load
 from medtextdiff.api.measuring import measure_autoencoder
+from medtextdiff.api.merging import merge
 from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
@@ -39,6 +40,7 @@ __all__ = [
     "import_published",
     "load",
     "measure_autoencoder",
+    "merge",
     "models",
     "pack",
     "probe",

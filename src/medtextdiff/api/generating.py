@@ -18,7 +18,6 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import images, tables
 from medtextdiff.data.atomic import check_place, whole_file
 from medtextdiff.data.errors import OutputExists
-from medtextdiff.diffusion import sampling
 from medtextdiff.evaluation.pictures import grid
 from medtextdiff.training.disk import write_json
 from medtextdiff.types import Picture
@@ -70,13 +69,16 @@ def generate_files(
     batch_size: int = 4,
     device: str = "auto",
     precision: str = "auto",
+    base: str | Path | None = None,
+    prior_base: str | Path | None = None,
     overwrite: bool = False,
     progress: Say = lambda line: None,
 ) -> GenerateReport:
     """Write `num` images for each prompt into `out`, with `prompts.csv` and `contact_sheet.png`.
 
     Image k of the request has the seed `seed` + k and the name of its number. What an earlier start of the same request
-    left is not made again; where it is stopped, what was made stays, in the table too.
+    left is not made again; where it is stopped, what was made stays, in the table too. `base` and `prior_base` say
+    where the base of an adapter lies now, if not where it was trained.
 
     Raises:
         ConfigError, DataError: a bad model, prompt, table or setting, or `out` holds another request: nothing was
@@ -89,7 +91,8 @@ def generate_files(
     placed = _prompts(prompts, table, column)
     check_place(out)
     check_seed(seed, len(placed) * num)
-    loaded = load_generator(shelf.find(model, "generate"), str(model), device=device, precision=precision)
+    where: dict[str, Any] = {"device": device, "precision": precision, "base": base, "prior_base": prior_base}
+    loaded = load_generator(shelf.find(model, "generate"), str(model), **where)
     settings = loaded.settings(steps=steps, guidance=guidance, sampler=sampler)
     loaded.check_prompts(placed)
     wanted = [text for _, text in placed for _ in range(num)]
@@ -109,7 +112,7 @@ def _prompts(prompts: Sequence[str], table: Path | None, column: str) -> list[tu
 
 def _fulfil(
     loaded: Generator,
-    settings: sampling.Config,
+    settings: Any,
     request: Sequence[Made],
     out: Path,
     num: int,
@@ -137,7 +140,7 @@ def _fulfil(
     return GenerateReport(len(there), made, out / TABLE)
 
 
-def _about(loaded: Generator, settings: sampling.Config) -> dict[str, str]:
+def _about(loaded: Generator, settings: Any) -> dict[str, str]:
     """What every image says of itself. Not its prompt, which may speak of a patient."""
     return {
         "Synthetic": "yes; made by a model, no image of a patient",
@@ -191,7 +194,7 @@ def _write(path: Path, pixels: Float[np.ndarray, "H W 3"], about: dict[str, str]
     images.write_picture(path, Picture(pixels, header={"text": about}), overwrite)
 
 
-def _write_table(path: Path, done: Sequence[Made], loaded: Generator, settings: sampling.Config) -> None:
+def _write_table(path: Path, done: Sequence[Made], loaded: Generator, settings: Any) -> None:
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["file", "prompt", "seed", "model", "model_sha256", "sampler", "steps", "guidance"])

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -11,21 +11,19 @@ from torch import Tensor
 
 from medtextdiff.api.computing import device_of, digest, precision_of
 from medtextdiff.config import ConfigError, nearest
-from medtextdiff.diffusion import sampling
-from medtextdiff.recipes import msdm_run, run_folder
+from medtextdiff.recipes import lora_run, msdm_run, run_folder
 from medtextdiff.training.components import check_components, load_components
 
 LONGEST = 512  # tokens of a prompt; a longer text is no prompt but a report
-_GUIDANCE = (0.0, 30.0)
 _SEEDS = 2**62
+
+Run = msdm_run.Run | lora_run.Run
 
 
 class Generator:
     """A generator with its settings of use. Made by `load`."""
 
-    def __init__(
-        self, name: str, run: msdm_run.Run, system: Any, device: torch.device, precision: str, sha256: str
-    ) -> None:
+    def __init__(self, name: str, run: Run, system: Any, device: torch.device, precision: str, sha256: str) -> None:
         self.name, self.run, self.system = name, run, system
         self.device, self.precision, self.sha256 = device, precision, sha256
 
@@ -61,7 +59,7 @@ class Generator:
         return torch.cat(list(self.batches(texts, list(seeds), settings, batch_size)))
 
     def batches(
-        self, prompts: Sequence[str], seeds: Sequence[int], settings: sampling.Config, batch_size: int
+        self, prompts: Sequence[str], seeds: Sequence[int], settings: Any, batch_size: int
     ) -> Iterator[Float[Tensor, "B 3 H W"]]:
         """Images of prompts that were checked, `batch_size` at a time, in order.
 
@@ -74,26 +72,25 @@ class Generator:
             part = slice(first, first + batch_size)
             yield self._sample(prompts[part], seeds[part], settings)
 
-    def settings(
-        self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None
-    ) -> sampling.Config:
+    def settings(self, *, steps: int | None = None, guidance: float | None = None, sampler: str | None = None) -> Any:
         """The run's own settings with some changed.
 
         Raises:
             ConfigError: an unknown sampler (the nearest is offered), or steps or guidance beyond their range.
         """
-        use, timesteps = self.run.use, self.system.objective.config.num_timesteps
-        if sampler is not None and sampler not in get_args(sampling.Sampler):
-            raise ConfigError(f"no sampler '{sampler}'; {nearest(sampler, get_args(sampling.Sampler))}")
+        use: Any = self.run.use
+        known, timesteps, (lowest, highest) = self.system.samplers, self.system.num_timesteps, self.system.guidances
+        if sampler is not None and sampler not in known:
+            raise ConfigError(f"no sampler '{sampler}'; {nearest(sampler, known)}")
         if steps is not None and not 1 <= steps <= timesteps:
             raise ConfigError(f"steps must be from 1 to {timesteps}, got {steps}; 25 is usual")
-        if guidance is not None and not _GUIDANCE[0] <= guidance <= _GUIDANCE[1]:
+        if guidance is not None and not lowest <= guidance <= highest:
             raise ConfigError(
-                f"guidance must be from {_GUIDANCE[0]:g} to {_GUIDANCE[1]:g}, got {guidance:g}; this model's own is "
+                f"guidance must be from {lowest:g} to {highest:g}, got {guidance:g}; this model's own is "
                 f"{use.guidance:g}, and 1 leaves the prompt unguided"
             )
-        changes = {"steps": steps, "guidance": guidance, "sampler": sampler}
-        if sampler not in (None, "ddim"):
+        changes: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        if sampler not in (None, "ddim") and hasattr(use, "eta"):
             changes["eta"] = 0.0
         return use.replace(**{name: value for name, value in changes.items() if value is not None})
 
@@ -118,7 +115,7 @@ class Generator:
                     "shorten it"
                 )
 
-    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], settings: sampling.Config) -> Tensor:
+    def _sample(self, prompts: Sequence[str], seeds: Sequence[int], settings: Any) -> Tensor:
         try:
             with self._autocast():
                 images = self.system.sample(prompts, seeds, self.size, settings).float().cpu()
@@ -134,32 +131,52 @@ class Generator:
         return images
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16":
+        if self.precision == "bf16" and not getattr(self.system, "own_precision", False):
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
 
 def is_generator(folder: Path) -> bool:
     """Whether a run folder holds a generator."""
-    return isinstance(run_folder.read_config(folder), msdm_run.Run)
+    return isinstance(run_folder.read_config(folder), Run)
 
 
-def load_generator(folder: Path, name: str, *, device: str = "auto", precision: str = "auto") -> Generator:
-    """The generator of a run folder.
+def load_generator(
+    folder: Path,
+    name: str,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    base: str | Path | None = None,
+    prior_base: str | Path | None = None,
+) -> Generator:
+    """The generator of a run folder; `base` (and `prior_base`) say where an adapter's base lies now.
 
     Raises:
-        ConfigError: no generator, or settings that cannot be; RunError: a file is missing or was tampered with.
+        ConfigError: no generator, a base other than the adapter's, or settings that cannot be; RunError: a file is
+            missing or was tampered with.
     """
     run = run_folder.read_config(folder)
-    if not isinstance(run, msdm_run.Run):
+    if not isinstance(run, Run):
         raise ConfigError(f"{name} is no generator but a {run.kind()}; give a run of a synthesis recipe")
+    run = _on_base(run, name, {"base": base, "prior_base": prior_base})
     where = device_of(device)
     computed_in = precision_of(precision, where)
     hashes = check_components(folder)
-    system = run.build_model(folder)
+    system: Any = run.build_model(folder)
     load_components(system, folder, built=run_folder.own_parts(run.model))
-    system = system.requires_grad_(False).eval().to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    system = system.requires_grad_(False).eval().to(where).to(memory_format=torch.channels_last)
     return Generator(name, run, system, where, computed_in, digest(hashes))
+
+
+def _on_base(run: Run, name: str, wanted: dict[str, str | Path | None]) -> Run:
+    model: Any = run.model
+    for field, path in wanted.items():
+        if path is not None and not hasattr(model, field):
+            word = field.replace("_", "-")
+            raise ConfigError(f"{name} stands on no {field.replace('_', ' ')} of another place; leave out --{word}")
+        model = model if path is None else model.replace(**{field: str(path)})
+    return run.replace(model=model)
 
 
 def check_seed(seed: int, num: int) -> None:

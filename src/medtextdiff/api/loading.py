@@ -25,6 +25,8 @@ def load(
     precision: str = "auto",
     bank: str | Path | feature_bank.Config | None = None,
     runtime: str = "auto",
+    base: str | Path | None = None,
+    prior_base: str | Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Any:
     """A shipped model by name, a run folder, or a folder of exported graphs, ready to use.
@@ -38,6 +40,7 @@ def load(
         bank: of a segmenter: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
         runtime: "torch", "onnx" or "openvino"; "auto" is torch, or what a folder was exported to. A segmenter asked for
             in another runtime than torch is exported first, once, into the user's cache folder (docs/export.md).
+        base, prior_base: of an adapter's run: where its base lies now, if not where it was trained.
         progress: told what such an export does.
 
     Raises:
@@ -47,7 +50,10 @@ def load(
     if not is_export(folder) and is_generator(folder):
         if bank is not None or runtime not in ("auto", "torch"):
             raise ConfigError(f"{name_or_run} is a generator: it has no bank, and torch alone runs it")
-        return load_generator(folder, str(name_or_run), device=device, precision=precision)
+        where: dict[str, Any] = {"device": device, "precision": precision, "base": base, "prior_base": prior_base}
+        return load_generator(folder, str(name_or_run), **where)
+    if base is not None or prior_base is not None:
+        raise ConfigError(f"{name_or_run} is no generator: it has no base")
     return load_segmenter(
         name_or_run, device=device, precision=precision, bank=bank, runtime=runtime, progress=progress
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from medtextdiff import recipes as recipe_room
 from medtextdiff.api import shelf
+from medtextdiff.api.computing import device_of
 from medtextdiff.config import Config, ConfigError, override, to_json
 from medtextdiff.data.atomic import check_place
 from medtextdiff.recipes import run_folder
@@ -53,6 +54,8 @@ def train(
     training: engine.Config = run.training  # type: ignore[attr-defined]
     if job.settle is not None:
         job.settle(run_dir)
+    if job.prepare is not None:
+        job.prepare(run_dir, str(device_of(device)))
 
     def begin() -> None:
         resumed = checkpoint.latest(run_dir / "checkpoints") is not None
@@ -87,7 +90,7 @@ def _with_own_parts(run: Config, model: Any, kept: Sequence[str]) -> Config:
     for name, child in model.named_children():
         part = getattr(settings, name, None)
         saved = name in kept or any(weight.requires_grad for weight in child.parameters())
-        if saved and hasattr(child, "save_pretrained") and isinstance(part, Config):
+        if saved and components.writes_itself(child) and isinstance(part, Config):
             settings = settings.replace(**{name: part.saved(f"./{name}")})  # type: ignore[attr-defined]
     return run.replace(model=settings)
 

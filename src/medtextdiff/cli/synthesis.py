@@ -24,8 +24,14 @@ def generate(
     guidance: Annotated[
         float | None, typer.Option(help="How strongly the prompt counts; 1: as learned. Default: the model's own.")
     ] = None,
-    sampler: Annotated[str | None, typer.Option(help="ddim, euler or dpm++; the default is the model's own.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="ddim, euler, dpm++ (Kandinsky: ddpm, ddim); the default is the model's own.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images made at once.")] = 4,
+    base: Annotated[
+        str | None, typer.Option(help="Where an adapter's base lies now: a diffusers folder or hub id.")
+    ] = None,
+    prior_base: Annotated[str | None, typer.Option(help="The same for Kandinsky 2.2's prior.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     overwrite: Overwrite = False,
@@ -48,7 +54,23 @@ def generate(
             batch_size=batch_size,
             device=device,
             precision=precision,
+            base=base,
+            prior_base=prior_base,
             overwrite=overwrite,
             progress=say,
         )
         print_table(["images made", "there before", "table"], [[report.made, report.found, report.table]])
+
+
+def merge(
+    run: Annotated[str, typer.Argument(help="A run of a synthesis.*_lora recipe.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the merged networks; must not exist.")],
+    base: Annotated[str | None, typer.Option(help="Where the base lies now: a diffusers folder or hub id.")] = None,
+    prior_base: Annotated[str | None, typer.Option(help="The same for Kandinsky 2.2's prior.")] = None,
+) -> None:
+    """Add an adapter to its base's weights: plain diffusers networks, which need no peft."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        for folder in api.merge(run, out=output, base=base, prior_base=prior_base):
+            say(str(folder))

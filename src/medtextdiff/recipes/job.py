@@ -17,8 +17,9 @@ class Job:
 
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
     `data_hashes` says which files were trained on (id -> SHA-256 of the content). `settle(run_dir)` is called before
-    the training begins, for what a job keeps in the run folder; it makes nothing there yet. `describe(run_dir)` is
-    called once the folder is known to be this run's: it may write there what else is to be told of the data.
+    the training begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)`
+    follows, for a job that reads its model only then and must know where. `describe(run_dir)` is called once the
+    folder is known to be this run's: it may write there what else is to be told of the data.
     `conclude(model, run_dir)` is called after the training, before the components are saved; it gives the names of
     files that it wrote into the run folder. `kept` names frozen components that are saved all the same, so that the
     run stands alone.
@@ -32,6 +33,7 @@ class Job:
     data_hashes: dict[str, str] = field(default_factory=dict)
     settle: Callable[[Path], None] | None = None
     describe: Callable[[Path], None] | None = None
+    prepare: Callable[[Path, str], None] | None = None
     conclude: Callable[[nn.Module, Path], list[str]] | None = None
     kept: tuple[str, ...] = ()
 

@@ -25,9 +25,10 @@ def save_components(
 ) -> dict[str, str]:
     """Write what was trained of each direct child of `model` to `run_dir/NAME/`, and return the files' SHA-256.
 
-    A child with `save_pretrained` is written by it, whole; another one as `model.safetensors` with its trainable
+    A child with `save_trained(folder, dtype)` is written by it (an adapter writes itself, and no base); one with
+    `save_pretrained` by that, whole; another one as `model.safetensors` with its trainable
     parameters and their buffers; a child without trainable parameters not at all, unless `kept` names it (it must have
-    `save_pretrained`). Parameters of the model itself go to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16,
+    one of the two). Parameters of the model itself go to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16,
     for shipping) is for floating-point tensors. `also` names further files in `run_dir`, already there, that the
     manifest shall seal (`config.json`).
 
@@ -48,6 +49,11 @@ def save_components(
     hashes = {path.relative_to(run_dir).as_posix(): disk.sha256(path) for path in written}
     disk.write_json(run_dir / MANIFEST, {"files": hashes})
     return hashes
+
+
+def writes_itself(child: nn.Module) -> bool:
+    """Whether a component writes its own files, so that its config, not `load_components`, reads them again."""
+    return hasattr(child, "save_trained") or hasattr(child, "save_pretrained")
 
 
 def load_components(model: nn.Module, run_dir: Path, *, built: Iterable[str] = ()) -> None:
@@ -103,6 +109,9 @@ def check_components(run_dir: Path) -> dict[str, str]:
 
 
 def _save_child(child: Any, folder: Path, dtype: torch.dtype | None) -> None:
+    if hasattr(child, "save_trained"):
+        child.save_trained(folder, dtype)
+        return
     if not hasattr(child, "save_pretrained"):
         weights.write(folder / "model.safetensors", weights.trained(child), dtype)
         return

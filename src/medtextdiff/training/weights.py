@@ -27,14 +27,20 @@ def trained(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
     return {prefix + name: tensor for name, tensor in found.items()}
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> None:
-    """Write tensors as safetensors; `dtype` is for the floating-point ones."""
+def write(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write tensors as safetensors; `dtype` is for the floating-point ones, `metadata` for the file's head."""
 
     def plain(tensor: Tensor) -> Tensor:
         cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         return tensor.detach().to("cpu", cast).contiguous().clone()
 
-    save_file({name: plain(tensor) for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    head = {"format": "pt"} | dict(metadata or {})
+    save_file({name: plain(tensor) for name, tensor in tensors.items()}, path, metadata=head)
 
 
 def read(path: Path) -> dict[str, Tensor]:

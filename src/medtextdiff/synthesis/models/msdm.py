@@ -5,7 +5,7 @@ pooling too, the absent prompt is learned, the denoiser also attends to itself, 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -47,6 +47,9 @@ class Config(config.Config):
 class MSDM(nn.Module):
     """See `Config`. Children: `autoencoder`, `text`, `conditioning`, `denoiser`."""
 
+    samplers: tuple[str, ...] = get_args(sampling.Sampler)
+    guidances = (0.0, 30.0)
+
     def __init__(self, settings: Config) -> None:
         super().__init__()
         self.autoencoder = settings.autoencoder.build()  # type: ignore[attr-defined]
@@ -67,6 +70,11 @@ class MSDM(nn.Module):
             if not any(weight.requires_grad for weight in child.parameters()):
                 child.eval()
         return self
+
+    @property
+    def num_timesteps(self) -> int:
+        """The most steps that sampling can take."""
+        return self.objective.config.num_timesteps
 
     @property
     def multiple(self) -> int:
