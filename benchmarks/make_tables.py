@@ -3,7 +3,7 @@
     python benchmarks/make_tables.py OUT [--runs 3] [--device cuda] [PART ...]
 
 OUT gets PART.json and PART.txt; a part whose .json is there is left out, so a run that was stopped goes on. Nothing
-else should run on the machine meanwhile: one busy process beside it makes some rows eight times slower.
+else should run on the machine meanwhile: one busy process beside it makes some rows six times slower.
 """
 
 import argparse

@@ -64,14 +64,14 @@ class Run(Corpora):
 
 
 def modernbert_small() -> Run:
-    """Pre-train the small ModernBERT that ships as `modernbert-small` on clinical text.
+    """Pre-train a small ModernBERT on clinical text.
 
     Source: ModernBERT (arXiv 2412.13663) at 6.1 M parameters: width 256, 6 layers, every third one global, window
     128, own vocabulary of 8,192, up to 8,192 tokens; masked words at 30 %. Rows of 4,096 tokens of whole documents.
     Command: medtextdiff train text.modernbert_small --set 'texts={"FILE.txt": 3, ...}'
         --set 'tables={"notes.csv": 12, ...}' --set training.max_minutes=50 -o RUN
     Hardware, time: one CPU thread, 50 minutes (the rate's fall follows the clock).
-    Shipped weights: see pretrained/modernbert-small/MODEL_CARD.md for data, steps and hours.
+    The weights that ship are an earlier, smaller model of this name (3.8 M); its MODEL_CARD.md says how it was made.
     """
     return Run(
         training=engine.Config(
