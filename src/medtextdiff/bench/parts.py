@@ -209,18 +209,23 @@ def _runtimes(bed: Bed, folder: Path) -> dict[str, Any]:
 
 
 def start(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
-    """From the shell, each in a process of its own: the help, the import, and one image segmented."""
+    """From the shell, each in a process of its own: the help, the import, and one image segmented; beside it the
+    imports alone of the libraries that it cannot do without."""
     from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "made.png"
         pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(picture)
-        segment = ["-m", "medtextdiff", "segment", str(picture), "--overwrite", "-o", folder]
+        note = ["--note", "The nuclei density in the upper right is high."]
+        segment = ["-m", "medtextdiff", "segment", str(picture), *note, "--overwrite", "-o", folder]
+        modernbert = "import torch, transformers.models.modernbert.modeling_modernbert"
         commands = {
             "medtextdiff --help": ["-m", "medtextdiff", "--help"],
             "import medtextdiff": ["-c", "import medtextdiff"],
             "segment, one 256 x 256 image": segment,
+            "import torch": ["-c", "import torch"],
+            "import torch and transformers' ModernBERT": ["-c", modernbert],
         }
         ways = [Way(name, lambda arguments=arguments: _process(arguments)) for name, arguments in commands.items()]  # type: ignore[misc]
         return side_by_side(ways, runs, bed.device), {}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from medtextdiff import config
 from medtextdiff.diffusion import folders, walk
 from medtextdiff.diffusion.folders import load_strictly, one_line
+from medtextdiff.diffusion.lean_import import unet_2d_model
 from medtextdiff.types import Levels, TextFeatures
 
 _IMAGE_CHANNELS = 3
@@ -196,13 +197,11 @@ class Scratch(config.Config):
         Raises:
             DenoiserError: widths and groups that do not go together.
         """
-        from diffusers import UNet2DModel  # heavy
-
         num_levels = len(self.block_out_channels)
         attended = [level >= num_levels - self.num_attention_levels for level in range(num_levels)]
         squares = _IMAGE_CHANNELS * self.patch**2
         try:
-            unet = UNet2DModel(
+            unet = unet_2d_model()(
                 in_channels=squares,
                 out_channels=squares * (2 if self.learn_sigma else 1),
                 block_out_channels=self.block_out_channels,
@@ -233,6 +232,4 @@ def _patch(in_channels: int) -> int:
 
 
 def _load(path: str, dtype: torch.dtype) -> Any:
-    from diffusers import UNet2DModel  # heavy
-
-    return load_strictly(UNet2DModel, path, "a denoiser", DenoiserError, dtype)
+    return load_strictly(unet_2d_model(), path, "a denoiser", DenoiserError, dtype)
