@@ -291,3 +291,21 @@ def test_an_autoencoder_of_another_project_can_be_measured(shop: Path, tmp_path:
     assert (tmp_path / "ours" / "reconstructions.png").is_file()
     with pytest.raises(ConfigError, match="exists"):
         api.measure_autoencoder(tmp_path / "theirs", data=shop / "data", out=tmp_path / "ours", size=16)
+
+
+def test_its_denoiser_is_the_backbone_of_a_segmenter_by_path(shop: Path, tmp_path: Path) -> None:
+    small = (
+        "data.subset=[]",
+        "data.augmentation.crop=32",
+        "training.max_steps=2",
+        "training.batch_size=2",
+        "use.size=32",
+    )
+    words = [word for setting in (f"data.root={shop / 'data'}", *small) for word in ("--set", setting)]
+    words += ["--set", f"model.denoiser.path={shop / 'run'}", "--set", "model.features.taps=1,3"]
+    result = call("train", "segmentation.fasttextdiff_kvasir_10_latent", *words, "-o", tmp_path / "seg")
+    assert result.exit_code == 0, result.output
+    image = next((shop / "data" / "images").glob("*.png"))
+    result = call("segment", image, "--note", "One disc.", "--model", tmp_path / "seg", "-o", tmp_path / "masks")
+    assert result.exit_code == 0, result.output
+    assert pixels(tmp_path / "masks" / f"{image.stem}_mask.png").shape == pixels(image).shape[:2]

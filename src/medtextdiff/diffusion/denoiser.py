@@ -94,6 +94,10 @@ class Denoiser(nn.Module):
             x = walk.finish(self.unet, x, t)
             return F.pixel_shuffle(x, self.patch) if self.patch > 1 else x, levels
 
+    def enter(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """What noise is added to: the images themselves."""
+        return images
+
     def levels(self, x: Float[Tensor, "B C H W"], t: Int[Tensor, " B"], taps: Sequence[int]) -> Levels:
         """The levels at `taps`, in their order; the blocks after the last tap never run.
 
@@ -232,4 +236,8 @@ def _patch(in_channels: int) -> int:
 
 
 def _load(path: str, dtype: torch.dtype) -> Any:
+    if (Path(path) / "autoencoder").is_dir():
+        raise DenoiserError(
+            f"{path} denoises latents, not images; read it with --set model.denoiser=latent_backbone before its path"
+        )
     return load_strictly(unet_2d_model(), path, "a denoiser", DenoiserError, dtype)

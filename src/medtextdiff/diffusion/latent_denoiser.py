@@ -1,12 +1,14 @@
 """A diffusers `UNet2DConditionModel` as a Denoiser of latents that reads a prompt: its words, and it as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medtextdiff import config
@@ -15,18 +17,36 @@ from medtextdiff.diffusion.denoiser import DenoiserError
 from medtextdiff.diffusion.folders import load_strictly, one_line
 from medtextdiff.types import Levels, TextFeatures
 
+ABSENT = "absent_prompt.safetensors"
 _SMALL_GRID = 1024  # positions; the products of a larger one would fill the memory
 
 
 class LatentDenoiser(nn.Module):
-    """Attends to the words of a prompt (with their mask) at its levels; the pooled prompt joins the time embedding."""
+    """Attends to the words of a prompt (with their mask) at its levels; the pooled prompt joins the time embedding.
+
+    `absent` is how it reads an absent prompt, one row without padding; None: nobody said. It is saved beside the
+    weights, so that the network can be used without the text encoder it was trained with.
+    """
 
     def __init__(self, unet: Any, trainable: bool = False) -> None:
         super().__init__()
         self.unet = unet.requires_grad_(trainable)
         unet.set_attn_processor(_Attend())
         self.trainable = trainable
+        self._absent: Callable[[], TextFeatures] | None = None
         self.train(trainable)
+
+    @property
+    def absent(self) -> TextFeatures | None:
+        """How an absent prompt is read: `tokens` Float[1 L D], `pooled` Float[1 D]."""
+        if self._absent is None:
+            return None
+        with torch.no_grad():
+            return self._absent()
+
+    def read_absent_by(self, read: Callable[[], TextFeatures]) -> None:
+        """Ask `read` for the absent prompt whenever it is wanted: its reading changes while it is learned."""
+        self._absent = read
 
     @property
     def channels(self) -> int:
@@ -57,20 +77,27 @@ class LatentDenoiser(nn.Module):
         """
         if text is None or len(taps):
             raise ValueError("this denoiser of latents needs a text, and gives no levels: leave out `taps`")
-        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
-            raise ValueError(f"the sides of latents must be multiples of {self.multiple}; got {tuple(x.shape[-2:])}")
+        self.check_sides(x)
         found = self.unet(
             x, t, encoder_hidden_states=text.tokens, encoder_attention_mask=text.mask, class_labels=text.pooled
         )
         return found.sample, []
+
+    def check_sides(self, x: Float[Tensor, "B C h w"]) -> None:
+        """Raises ValueError for latents whose sides cannot be halved as often as this network halves them."""
+        if x.shape[-2] % self.multiple or x.shape[-1] % self.multiple:
+            raise ValueError(f"the sides of latents must be multiples of {self.multiple}; got {tuple(x.shape[-2:])}")
 
     def train(self, mode: bool = True) -> "LatentDenoiser":
         """Training mode; a frozen denoiser stays in evaluation mode."""
         return super().train(mode and self.trainable)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that `Config` and `UNet2DConditionModel.from_pretrained` load."""
+        """Write a folder that `Config` and `UNet2DConditionModel.from_pretrained` load; the absent prompt beside it."""
         folders.save_plainly(self.unet, folder)
+        if (absent := self.absent) is not None:
+            words = {"tokens": absent.tokens, "pooled": absent.pooled}
+            save_file({name: value.float().contiguous().cpu() for name, value in words.items()}, Path(folder) / ABSENT)
 
 
 class _Attend:
@@ -89,8 +116,8 @@ class Config(config.Config):
     path: str
     trainable: bool = True
 
-    def build(self, channels: int, text_width: int) -> LatentDenoiser:
-        """Load it.
+    def build(self, channels: int, text_width: int | None = None) -> LatentDenoiser:
+        """Load it; without `text_width` it is taken as it is.
 
         Raises:
             DenoiserError: not there, damaged, or for latents or prompts of another width.
@@ -99,16 +126,33 @@ class Config(config.Config):
 
         unet = load_strictly(UNet2DConditionModel, self.path, "a denoiser", DenoiserError)
         found = LatentDenoiser(unet, trainable=self.trainable)
+        text_width = found.text_width if text_width is None else text_width
         if (found.channels, found.text_width) != (channels, text_width):
             raise DenoiserError(
                 f"{self.path} takes latents of {found.channels} channels and prompts of width {found.text_width}; this "
                 f"model has {channels} and {text_width}: take the autoencoder and the widths it was trained with"
             )
+        absent = _read_absent(Path(self.path) / ABSENT, found.text_width)
+        if absent is not None:
+            found.read_absent_by(lambda: absent)
         return found
 
     def saved(self, path: str) -> "Config":
         """The config of this denoiser once it was trained and written to `path`."""
         return self.replace(path=path)
+
+
+def _read_absent(path: Path, width: int) -> TextFeatures | None:
+    if not path.is_file():
+        return None
+    try:
+        words = load_file(path)
+        tokens, pooled = words["tokens"], words["pooled"]
+    except (SafetensorError, KeyError, OSError):
+        tokens = pooled = torch.zeros(0)
+    if tokens.shape[::2] != (1, width) or tokens.ndim != 3 or pooled.shape != (1, width):
+        raise DenoiserError(f"{path} is damaged or another's; restore it, or train again")
+    return TextFeatures(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool), pooled)
 
 
 class Scratch(config.Config):

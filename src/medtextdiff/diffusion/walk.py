@@ -1,4 +1,4 @@
-"""The forward pass of a diffusers `UNet2DModel`, block by block, so that it can stop early and show its insides.
+"""The forward pass of a diffusers U-Net, block by block, so that it can stop early and show its insides.
 
 Decoder blocks are numbered as guided-diffusion numbers its `output_blocks`: through all levels, coarse to fine,
 one for each resnet with its attention; the last one of a level includes the level's upsampler.
@@ -13,6 +13,8 @@ from torch import Tensor
 
 _UP_BLOCKS = ("AttnUpBlock2D", "ResnetUpsampleBlock2D", "UpBlock2D")
 _DOWN_BLOCKS = ("AttnDownBlock2D", "DownBlock2D", "ResnetDownsampleBlock2D")
+_READING_UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
+_READING_DOWN_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
 
 
 class WalkError(ValueError):
@@ -27,17 +29,18 @@ class Block:
     stride: int  # input positions for each of its own, along a side
 
 
-def describe(unet: Any) -> tuple[Block, list[Block]]:
-    """The middle block, and the decoder blocks in order.
+def describe(unet: Any, reads_words: bool = False) -> tuple[Block, list[Block]]:
+    """The middle block, and the decoder blocks in order, of a `UNet2DModel` or (`reads_words`) `UNet2DConditionModel`.
 
     Raises:
         WalkError: a kind of block whose inside we do not know, or a network that wants class labels.
     """
-    for blocks, known in ((unet.down_blocks, _DOWN_BLOCKS), (unet.up_blocks, _UP_BLOCKS)):
+    downs, ups = (_READING_DOWN_BLOCKS, _READING_UP_BLOCKS) if reads_words else (_DOWN_BLOCKS, _UP_BLOCKS)
+    for blocks, known in ((unet.down_blocks, downs), (unet.up_blocks, ups)):
         for block in blocks:
             if type(block).__name__ not in known:
                 raise WalkError(f"blocks of type {type(block).__name__} are not supported; use {', '.join(known)}")
-    if unet.class_embedding is not None:
+    if unet.class_embedding is not None and not reads_words:
         raise WalkError("the U-Net is class-conditional: it needs class labels, which a Denoiser does not have")
     stride = 2 ** sum(block.downsamplers is not None for block in unet.down_blocks)
     middle = Block(unet.config.block_out_channels[-1], stride)
@@ -56,21 +59,27 @@ def embed(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     return unet.time_embedding(unet.time_proj(t.expand(x.shape[0])).to(dtype=unet.dtype))
 
 
-def encode(unet: Any, x: Tensor, embedding: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Encoder and middle: the middle's output, and the skip connections, fine to coarse."""
+def encode(unet: Any, x: Tensor, embedding: Tensor, words: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    """Encoder and middle: the middle's output, and the skip connections, fine to coarse.
+
+    `words`, Float[B L D], is for a network that attends to them, to each of them.
+    """
+    reading = {} if words is None else {"encoder_hidden_states": words}
     if unet.config.center_input_sample:
         x = 2 * x - 1.0
     x = unet.conv_in(x)
     skips = [x]
     for block in unet.down_blocks:
-        x, outputs = block(hidden_states=x, temb=embedding)
+        x, outputs = block(hidden_states=x, temb=embedding, **(reading if _reads(block) else {}))
         skips.extend(outputs)
     if unet.mid_block is not None:
-        x = unet.mid_block(x, embedding)
+        x = unet.mid_block(x, embedding, **(reading if _reads(unet.mid_block) else {}))
     return x, skips
 
 
-def decode(unet: Any, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Iterator[Tensor]:
+def decode(
+    unet: Any, x: Tensor, skips: list[Tensor], embedding: Tensor, words: Tensor | None = None
+) -> Iterator[Tensor]:
     """The output of each decoder block, in order; a block runs only when its output is asked for."""
     skips = list(skips)
     for level in unet.up_blocks:
@@ -80,7 +89,8 @@ def decode(unet: Any, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Iter
             x = torch.cat([x, skips.pop()], dim=1)
             x = level._gradient_checkpointing_func(resnet, x, embedding) if checkpointed else resnet(x, embedding)
             if attention is not None:
-                x = attention(x)
+                reads = {"encoder_hidden_states": words, "return_dict": False} if _reads(level) else None
+                x = attention(x) if reads is None else attention(x, **reads)[0]
             if level.upsamplers is not None and j == len(level.resnets) - 1:
                 x = _upsample(level.upsamplers[0], x, embedding)
             yield x
@@ -92,6 +102,10 @@ def finish(unet: Any, x: Tensor, t: Tensor) -> Tensor:
     if unet.config.time_embedding_type == "fourier":
         x = x / t.expand(x.shape[0]).reshape(-1, 1, 1, 1)
     return x
+
+
+def _reads(block: Any) -> bool:
+    return bool(getattr(block, "has_cross_attention", False))
 
 
 def _upsample(upsampler: Any, x: Tensor, embedding: Tensor) -> Tensor:

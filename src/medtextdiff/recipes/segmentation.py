@@ -2,9 +2,9 @@
 
 from medtextdiff.data import augment
 from medtextdiff.data.sources import targets
-from medtextdiff.diffusion import denoiser
+from medtextdiff.diffusion import denoiser, latent_backbone, objective
 from medtextdiff.recipes.segmentation_run import Data, Run
-from medtextdiff.recipes.subsets import CHEST_TARGETS, MONUSEG
+from medtextdiff.recipes.subsets import CHEST_TARGETS, KVASIR, MONUSEG
 from medtextdiff.segmentation import consistency, features, losses, published, use
 from medtextdiff.segmentation.fusion import cross_attention
 from medtextdiff.segmentation.heads import pyramid
@@ -159,6 +159,51 @@ def fasttextdiff_compared() -> Run:
         training=_BUDGET.replace(max_steps=400, batch_size=4, learning_rate=1e-3),
         use=use.Config(mode="resize", size=256),
     )
+
+
+def fasttextdiff_kvasir_10() -> Run:
+    """Polyps in colonoscopy from ten labelled images (draw 0): the frozen denoiser that ships, and a small head.
+
+    Other draws: --set data.subset=ID,ID,... with the ids of recipes/subsets.py. Synthetic pairs beside them (made by
+    `medtextdiff generate` and `medtextdiff pseudo-label`): --set data.more=PAIRS.
+    Command: medtextdiff train segmentation.fasttextdiff_kvasir_10 --set data.root=KVASIR_SEG -o RUN
+    """
+    run = fasttextdiff_monuseg()
+    views = augment.Config(
+        crop=224,
+        scale=(0.8, 1.25),
+        flips=True,
+        brightness=0.15,
+        contrast=0.2,
+        saturation=0.2,
+        note_dropout=0.3,
+    )
+    return run.replace(
+        model=run.model.replace(denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser")),
+        data=Data(subset=KVASIR[0], augmentation=views),
+        training=_BUDGET.replace(learning_rate=1e-3),
+        use=use.Config(mode="resize", size=256),
+    )
+
+
+def fasttextdiff_kvasir_10_latent() -> Run:
+    """The same on a generator's denoiser: the latents and levels of an MSDM run, which was trained for synthesis.
+
+    Command: medtextdiff train segmentation.fasttextdiff_kvasir_10_latent --set data.root=KVASIR_SEG
+        --set model.denoiser.path=RUN_OF_synthesis.msdm_small -o RUN
+    """
+    run = fasttextdiff_kvasir_10()
+    straight = objective.Config(target="flow", schedule="straight")  # as the generator was trained
+    reads = features.Config(taps=(0, 3), timesteps=(100,), noise="none", image=True, schedule=straight)
+    return run.replace(model=run.model.replace(denoiser=latent_backbone.Config(), features=reads))
+
+
+def unet_kvasir_10() -> Run:
+    """The U-Net beside them: same images, views, loss and number of steps.
+
+    Command: medtextdiff train segmentation.unet_kvasir_10 --set data.root=KVASIR_SEG -o RUN
+    """
+    return fasttextdiff_kvasir_10().replace(model=unet.Config())
 
 
 def fasttextdiff_tiny() -> Run:

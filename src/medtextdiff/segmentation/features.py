@@ -33,7 +33,11 @@ class Backbone(Protocol):
         """Each side of an image must be a multiple of this."""
         ...
 
-    def levels(self, x: Float[Tensor, "B 3 H W"], t: Int[Tensor, " B"], taps: Sequence[int]) -> Levels:
+    def enter(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        """What noise is added to: the images themselves, or their latents."""
+        ...
+
+    def levels(self, x: Float[Tensor, "B C h w"], t: Int[Tensor, " B"], taps: Sequence[int]) -> Levels:
         """One map per tap."""
         ...
 
@@ -109,7 +113,7 @@ class Features:
         return tuple(denoiser.strides(self.settings.taps))
 
     def __call__(
-        self, denoiser: Backbone, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 3 H W"] | None = None
+        self, denoiser: Backbone, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B C h w"] | None = None
     ) -> Levels:
         """One Float[B T*C_k h_k w_k] per tap; sides of `images` must be multiples of `denoiser.multiple`.
 
@@ -121,7 +125,7 @@ class Features:
         images = self._ordered(images)
         frozen = not any(weight.requires_grad for weight in denoiser.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            x, t = self.noised(images, noise)
+            x, t = self.noised(denoiser.enter(images), noise)
             maps = denoiser.levels(x, t, settings.taps)
             if not torch.is_autocast_enabled(images.device.type):
                 maps = [level.to(images.dtype) for level in maps]  # a half-precision denoiser, a float32 head
@@ -136,9 +140,9 @@ class Features:
         return self._noise(self._ordered(images))
 
     def noised(
-        self, images: Float[Tensor, "B 3 H W"], noise: Float[Tensor, "B 3 H W"] | None = None
-    ) -> tuple[Float[Tensor, "N 3 H W"], Int[Tensor, " N"]]:
-        """Every image at every timestep, N = B * T with an image's timesteps beside each other."""
+        self, images: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"] | None = None
+    ) -> tuple[Float[Tensor, "N C h w"], Int[Tensor, " N"]]:
+        """Every image (or its latents) at every timestep, N = B * T with an image's timesteps beside each other."""
         steps = torch.tensor(self.settings.timesteps, device=images.device)
         x = images.repeat_interleave(len(steps), dim=0)
         noise = (self._noise(images) if noise is None else noise).repeat_interleave(len(steps), dim=0)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from medtextdiff import config
+from medtextdiff.diffusion.latent_backbone import LatentBackbone
 from medtextdiff.segmentation.models.fasttextdiff import FastTextDiff
 from medtextdiff.text import graph as text_graph
 from medtextdiff.types import TextFeatures
@@ -116,6 +117,8 @@ class Segment(nn.Module):
 def _encode(segmenter: FastTextDiff) -> Graph:
     features, multiple = segmenter.features, segmenter.denoiser.multiple
     noisy = features.settings.noise != "none"
+    if noisy and isinstance(segmenter.denoiser, LatentBackbone):
+        raise config.ConfigError("noise on latents cannot be exported; train with model.features.noise=none")
 
     def draw(case: Case, rng: torch.Generator) -> Inputs:
         images = _images(case, multiple, rng)

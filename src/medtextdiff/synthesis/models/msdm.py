@@ -60,6 +60,7 @@ class MSDM(nn.Module):
         self.denoiser = settings.denoiser.build(  # type: ignore[attr-defined]
             self.autoencoder.latent_channels, settings.conditioning.width
         )
+        self.denoiser.read_absent_by(lambda: self.read([""]))  # saved beside it
         self.objective = settings.objective.build()
         self.prompt_dropout = settings.prompt_dropout
 
