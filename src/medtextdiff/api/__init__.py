@@ -15,6 +15,7 @@ from medtextdiff.api.merging import merge
 from medtextdiff.api.model import Model, Result
 from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
+from medtextdiff.api.pseudo_labelling import PseudoLabels, pseudo_label
 from medtextdiff.api.rating import rate_make, rate_score
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.sensitivity import sensitivity
@@ -26,6 +27,7 @@ __all__ = [
     "GenerateReport",
     "Generator",
     "Model",
+    "PseudoLabels",
     "Result",
     "compare",
     "convert_adm",
@@ -44,6 +46,7 @@ __all__ = [
     "models",
     "pack",
     "probe",
+    "pseudo_label",
     "rate_make",
     "rate_score",
     "read_seeds",

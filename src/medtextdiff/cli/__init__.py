@@ -191,6 +191,7 @@ app.command()(worth.sensitivity)
 app.command()(worth.probe)
 app.command()(worth.compare)
 app.command()(synthesis.generate)
+app.command()(synthesis.pseudo_label)
 app.command()(synthesis.merge)
 
 

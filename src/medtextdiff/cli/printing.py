@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def report_failures(failures: list[tuple[str, str]]) -> None:
+def report_failures(failures: Sequence[tuple[str, str]]) -> None:
     """What failed and why, then exit status 1; nothing where nothing failed."""
     for place, reason in failures:
         print(f"failed: {place}: {reason}", file=sys.stderr)

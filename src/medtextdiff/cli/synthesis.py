@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medtextdiff.cli.options import Device, Overwrite, Precision
-from medtextdiff.cli.printing import one_line_errors, say
+from medtextdiff.cli.printing import one_line_errors, report_failures, say
 from medtextdiff.cli.printing import table as print_table
 
 
@@ -60,6 +60,37 @@ def generate(
             progress=say,
         )
         print_table(["images made", "there before", "table"], [[report.made, report.found, report.table]])
+
+
+def pseudo_label(
+    source: Annotated[
+        Path, typer.Argument(help="Generated images, a data set, or a folder of images.", metavar="IMAGES")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pairs; must not exist.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The segmenter that labels: a shipped one or a run.")],
+    confidence: Annotated[float, typer.Option(help="A pixel below this probability is ignored in training.")] = 0.8,
+    sure: Annotated[float, typer.Option(help="An image with a smaller share of sure pixels is left out.")] = 0.9,
+    with_notes: Annotated[bool, typer.Option("--notes/--no-notes", help="Use each image's note or prompt.")] = True,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    """Label images by a segmenter, unsure pixels left open: pairs to train on beside real ones (data.more=DIR)."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        found = api.pseudo_label(
+            source,
+            model=model,
+            out=output,
+            confidence=confidence,
+            sure=sure,
+            with_notes=with_notes,
+            device=device,
+            precision=precision,
+            progress=say,
+        )
+        print_table(["pairs", "unsure, left out", "failed"], [[found.kept, found.unsure, len(found.failures)]])
+        report_failures(found.failures)
 
 
 def merge(
