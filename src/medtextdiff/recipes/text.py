@@ -1,13 +1,14 @@
 """Recipes that pre-train a text encoder on clinical text."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt, SerializeAsAny
 
 from medtextdiff import config
 from medtextdiff.recipes import distilled
 from medtextdiff.recipes.job import Job, Wrapped, on_component
-from medtextdiff.recipes.text_corpora import Corpora
+from medtextdiff.recipes.text_corpora import Corpora, Reader
+from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import lora as adapters
 from medtextdiff.text import mlm
 from medtextdiff.text.masked import bert, modernbert, pretrained
@@ -20,7 +21,8 @@ class Run(Corpora):
     model: fresh weights of some size (modernbert, bert), or a folder to go on from (pretrained).
     tokenizer: a folder to take it from; "" is the pretrained model's own, or else one trained here.
     length: most tokens in a packed row; a step sees `training.batch_size` rows. longest: most tokens of a document,
-    longer ones are cut; never more than the model takes.
+    longer ones are cut; never more than the model takes. contrast: sentences that have to be told from their
+    contradictions, beside the masked words; None: none.
     """
 
     model: SerializeAsAny[config.Config] = modernbert.Config()
@@ -29,6 +31,7 @@ class Run(Corpora):
     length: PositiveInt = 4096
     longest: PositiveInt | None = None
     masking: mlm.Masking = mlm.Masking()
+    contrast: contrasts.Config | None = None
     lora: adapters.Config = adapters.Config()
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
 
@@ -44,15 +47,26 @@ class Run(Corpora):
         network = self._network(words)
         longest = min(self.longest or self.length, int(network.config.max_position_embeddings))
         rows: dict[str, Any] = {"length": self.length, "masking": self.masking, "longest": longest}
-        data = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
-        heldout = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
+        data: Any = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
+        heldout: Any = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
+        known = None
+        if self.contrast is not None:
+            data = contrasts.Contrasted(data, self._sentences(reader, "train"), words)
+            known = contrasts.Contrasted(heldout, self._sentences(reader, "heldout"), words)
 
         def validate(model: Any) -> dict[str, float]:
-            return {f"heldout_{name}": value for name, value in mlm.evaluate(model.text, heldout).items()}
+            scores = mlm.evaluate(model.text, heldout)
+            if self.contrast is not None and known is not None:
+                scores |= contrasts.evaluate(model.text, self.contrast, known)
+            return {f"heldout_{name}": value for name, value in scores.items()}
 
         model = Wrapped(text=mlm.WithTokenizer(network, words))
-        loss = on_component("text", mlm.loss)
+        loss = on_component("text", mlm.loss if self.contrast is None else self.contrast.loss())
         return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
+
+    def _sentences(self, reader: Reader, split: Literal["train", "heldout"]) -> contrasts.Sentences:
+        assert self.contrast is not None
+        return contrasts.Sentences(reader.documents(split, once=True), self.contrast, self.training.seed)
 
     def _network(self, words: Any) -> Any:
         import torch
@@ -71,7 +85,7 @@ def modernbert_small() -> Run:
     Command: medtextdiff train text.modernbert_small --set 'texts={"FILE.txt": 3, ...}'
         --set 'tables={"notes.csv": 12, ...}' --set training.max_minutes=50 -o RUN
     Hardware, time: one CPU thread, 50 minutes (the rate's fall follows the clock).
-    The weights that ship are an earlier, smaller model of this name (3.8 M); its MODEL_CARD.md says how it was made.
+    Its weights ship as `modernbert-small`; MODEL_CARD.md says on what and how they were made.
     """
     return Run(
         training=engine.Config(
@@ -96,11 +110,30 @@ def bert_small() -> Run:
     """Pre-train a BERT of the size of `text.modernbert_small` on the same text, for the same minutes, to compare.
 
     Source: BERT (arXiv 1810.04805) at 6.3 M parameters, the masked-word task alone, masking as its sibling's; it takes
-    512 tokens, longer documents are cut.
+    512 tokens, longer documents are cut. Its rate is lower: normalised after each sum, it learns later.
     Command: medtextdiff train text.bert_small --set tokenizer=RUN_OF_MODERNBERT/text --set 'texts=...' -o RUN
     Hardware, time: as its sibling.
     """
-    return modernbert_small().replace(model=bert.Config())
+    run = modernbert_small()
+    return run.replace(model=bert.Config(), training=run.training.replace(learning_rate=1e-3))
+
+
+def modernbert_contrast() -> Run:
+    """Go on with a pre-trained encoder: masked words, and sentences told from their contradictions.
+
+    The second half of the shipped encoder's training, after `text.modernbert_small`; as well for a BERT.
+    Source: InfoNCE with hard negatives (arXiv 2104.08821), the negatives from the corpus's own sentences with one
+    telling word exchanged (left, right; mild, severe; no, multiple).
+    Command: medtextdiff train text.modernbert_contrast --set model.path=RUN/text --set 'texts={"FILE.txt": 1}' -o RUN2
+    Hardware, time: one CPU thread, 30 minutes (the rate's fall follows the clock).
+    """
+    run = modernbert_small()
+    return run.replace(
+        model=pretrained.Config(),
+        length=2048,
+        contrast=contrasts.Config(),
+        training=run.training.replace(max_minutes=30, learning_rate=5e-4, weight_decay=0.01, warmup_steps=30),
+    )
 
 
 def modernbert_mlm() -> Run:

@@ -1,0 +1,165 @@
+"""Sentences that say the same lie close, those that differ in the one word that matters lie apart.
+
+Masked words alone give words of one kind (left, right; two, three) almost one state, since each fits where the other
+does; a note's meaning for an image is just that word. So a sentence, told otherwise, has to find itself among other
+sentences and among its own contradictions, by the mean of its words' states (InfoNCE, arXiv 1807.03748; sentences with
+hard negatives, arXiv 2104.08821). Sentences and edits come from the corpus itself: no labels.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from medtextdiff import config
+from medtextdiff.text import meaning, mlm, packed_attention
+from medtextdiff.text.alignment import means
+from medtextdiff.text.errors import TextError
+
+Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator | None], dict[str, Tensor]]
+_SENTENCE = re.compile(r"(?<=[.;?!])\s+|\n+")
+_FEWEST, _MOST = 3, 40  # words of a sentence
+
+
+class Config(config.Config):
+    """weight: beside the loss of masked words. num: sentences of a row; contradictions: of each.
+
+    joined: how many are two sentences made one, so that it matters which word belongs where. kept: most sentences that
+    are drawn from, a fair sample of the corpus (about 150 bytes each).
+    """
+
+    weight: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=0.05, gt=0)
+    num: PositiveInt = 32
+    contradictions: PositiveInt = 2
+    joined: float = Field(default=0.3, ge=0, le=1)
+    kept: PositiveInt = 200_000
+
+    def loss(self) -> Loss:
+        """The loss of masked words and this, on batches of `Contrasted`."""
+
+        def loss(model: Any, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> dict[str, Tensor]:
+            masked = mlm.loss(model, batch)
+            found = self.told_apart(model, batch)
+            total = masked["loss"] + self.weight * found["contrast"]
+            parts = {"masked_loss": masked["loss"], **found}
+            return masked | {name: value.detach() for name, value in parts.items()} | {"loss": total}
+
+        return loss
+
+    def told_apart(self, model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`contrast`: the cross-entropy (nats) of finding each sentence; `told_apart`: how many are found."""
+        network = model.model if isinstance(model, mlm.WithTokenizer) else model
+        lengths = batch["told_lengths"]
+        states = packed_attention.states(network.base_model, batch["told"], lengths).float()
+        number = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
+        pooled = F.normalize(means(states, number, len(lengths)), dim=-1)
+        groups = pooled.unflatten(0, (-1, self.num * (2 + self.contradictions)))  # one for each row
+        anchors, others = groups[:, : self.num], groups[:, self.num :]
+        logits = anchors @ others.transpose(1, 2) / self.temperature  # (rows, num, num + contradictions)
+        own = torch.arange(self.num, device=logits.device).expand(len(logits), -1)
+        right = (logits.argmax(-1) == own).float().mean()
+        return {"contrast": F.cross_entropy(logits.flatten(0, 1), own.flatten()), "told_apart": right}
+
+
+class Sentences:
+    """A fair sample of a corpus's sentences that hold a telling word."""
+
+    def __init__(self, documents: Iterable[str], settings: Config, seed: int = 0) -> None:
+        """Read all documents once; no more than `settings.kept` sentences are held.
+
+        Raises:
+            TextError: too few sentences with a telling word.
+        """
+        self._settings = settings
+        self._kept: list[str] = []
+        seen, rng, known = 0, np.random.default_rng(seed), set()
+        for document in documents:
+            for sentence in _SENTENCE.split(document):
+                text = " ".join(sentence.split())
+                if not _FEWEST <= text.count(" ") + 1 <= _MOST or hash(text) in known or not meaning.is_telling(text):
+                    continue
+                seen += 1
+                if len(self._kept) < settings.kept:
+                    self._kept.append(text)
+                    known.add(hash(text))
+                elif (place := int(rng.integers(seen))) < settings.kept:
+                    known.discard(hash(self._kept[place]))
+                    self._kept[place] = text
+                    known.add(hash(text))
+        if len(self._kept) < settings.num:
+            raise TextError(
+                f"the corpus has {len(self._kept)} different sentences that name a side, number or the like; contrast "
+                f"needs {settings.num}: give more text, or train without (contrast=null)"
+            )
+
+    def __len__(self) -> int:
+        """Sentences that are held."""
+        return len(self._kept)
+
+    def draw(self, rng: random.Random) -> list[str]:
+        """`num` sentences told otherwise, the same as they are, and their contradictions, sentence by sentence."""
+        settings = self._settings
+        plain = [self._one(sentence, rng) for sentence in rng.sample(self._kept, settings.num)]
+        told = [meaning.reword(sentence, rng) for sentence in plain]
+        against = [meaning.contradict(sentence, rng) for sentence in plain for _ in range(settings.contradictions)]
+        return [*told, *plain, *against]
+
+    def _one(self, sentence: str, rng: random.Random) -> str:
+        if rng.random() >= self._settings.joined:
+            return sentence
+        return f"{sentence.rstrip('.')}; {rng.choice(self._kept)}"
+
+
+class Contrasted:
+    """`MaskedWords` with sentences beside each row: `told` Int[N] and `told_lengths` Int[num (2 + contradictions)]."""
+
+    def __init__(self, data: mlm.MaskedWords, sentences: Sentences, tokenizer: Any, longest: int = 256) -> None:
+        """`longest`: most tokens of a sentence; a longer one is cut."""
+        self._data, self._sentences, self._tokenizer, self._longest = data, sentences, tokenizer, longest
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self._data)
+
+    def sample(self, index: int, rng: torch.Generator) -> dict[str, Tensor]:
+        """Row `index` and sentences, by draws from `rng`."""
+        found = self._data.sample(index, rng)
+        return found | self.sentences(random.Random(int(torch.randint(2**62, (), generator=rng))))
+
+    def sentences(self, rng: random.Random) -> dict[str, Tensor]:
+        """The sentences alone."""
+        encoded = self._tokenizer(
+            self._sentences.draw(rng),
+            split_special_tokens=True,
+            truncation=True,
+            max_length=self._longest,
+            return_attention_mask=False,
+            verbose=False,
+        )["input_ids"]
+        ids: list[Int[Tensor, " n"]] = [torch.tensor(row) for row in encoded]
+        return {"told": torch.cat(ids), "told_lengths": torch.tensor([len(row) for row in ids])}
+
+    @staticmethod
+    def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Rows end to end, and sentences end to end."""
+        return mlm.MaskedWords.collate(samples)
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, settings: Config, data: Contrasted, seed: int = 0, draws: int = 8) -> dict[str, float]:
+    """Mean `contrast` and `told_apart` over draws of sentences, the same each time."""
+    device = next(model.parameters()).device
+    sums: dict[str, Float[Tensor, ""]] = {}
+    for draw in range(draws):
+        batch = {name: value.to(device) for name, value in data.sentences(random.Random(seed + draw)).items()}
+        for name, value in settings.told_apart(model, batch).items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+    return {name: float(value) / draws for name, value in sums.items()}

@@ -1,0 +1,99 @@
+"""What one word changes in a note: the same told otherwise, and almost the same words with another meaning.
+
+Words of one group exclude each other (left, right; mild, severe; no, multiple), so putting one for another, or
+exchanging two, gives a sentence that looks like the first and means something else.
+"""
+
+import random
+import re
+
+GROUPS: tuple[tuple[str, ...], ...] = (
+    ("left", "right", "bilateral"),
+    ("unilateral", "bilateral"),
+    ("upper", "middle", "lower"),
+    ("top", "bottom", "center"),
+    ("superior", "inferior"),
+    ("anterior", "posterior"),
+    ("central", "peripheral"),
+    ("one", "two", "three", "four", "five", "six"),
+    ("1", "2", "3", "4", "5", "6", "7", "8", "9"),
+    ("single", "multiple", "few", "many"),
+    ("no", "multiple"),
+    ("with", "without"),
+    ("absent", "present"),
+    ("negative", "positive"),
+    ("never", "always"),
+    ("mild", "moderate", "severe"),
+    ("minimal", "extensive"),
+    ("slight", "marked"),
+    ("small", "medium", "large"),
+    ("dense", "sparse"),
+    ("low", "high"),
+    ("increased", "decreased"),
+    ("improved", "worsened"),
+    ("normal", "abnormal"),
+    ("acute", "chronic"),
+    (
+        *("consolidation", "effusion", "opacity", "pneumonia", "pneumothorax", "edema", "nodule", "mass"),
+        *("atelectasis", "fracture", "polyp", "tumor", "cyst", "lesion", "infection", "hemorrhage"),
+    ),
+)
+_GROUPS_OF = {word: [group for group in GROUPS if word in group] for group in GROUPS for word in group}
+_WORD = re.compile(r"[A-Za-z]+|\d+")
+_CLAUSE = re.compile(r"\s*[,;]\s+")
+_ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right" turned round means the same
+_DROPPED, _TURNED, _LOWERED = 0.2, 0.3, 0.3
+
+
+def is_telling(sentence: str) -> bool:
+    """Whether it holds a word that another would exclude."""
+    return any(word.group().lower() in _GROUPS_OF for word in _WORD.finditer(sentence))
+
+
+def reword(sentence: str, rng: random.Random) -> str:
+    """The same told otherwise: some of the words that tell nothing left out, clauses in another order, lower case."""
+    clauses = _CLAUSE.split(sentence)
+    if len(clauses) > 1 and rng.random() < _TURNED:
+        rng.shuffle(clauses)
+    found = []
+    for clause in clauses:
+        kept = [word for word in clause.split() if is_telling(word) or rng.random() >= _DROPPED]
+        found.append(" ".join(kept or clause.split()))
+    told = ", ".join(found)
+    return told.lower() if rng.random() < _LOWERED else told
+
+
+def contradict(sentence: str, rng: random.Random) -> str:
+    """Almost the same words, another meaning: two words of a group exchanged, or one replaced.
+
+    Raises:
+        ValueError: a sentence that is not telling.
+    """
+    words = [word for word in _WORD.finditer(sentence) if word.group().lower() in _GROUPS_OF]
+    if not words:
+        raise ValueError("no word of the sentence has one that excludes it")
+    pairs = [(a, b) for i, a in enumerate(words) for b in words[i + 1 :] if _can_change_places(sentence, a, b)]
+    if pairs and rng.random() < 0.5:
+        a, b = rng.choice(pairs)
+        between = sentence[a.end() : b.start()]
+        return (
+            sentence[: a.start()]
+            + _like(b.group(), a.group())
+            + between
+            + _like(a.group(), b.group())
+            + sentence[b.end() :]
+        )
+    word = rng.choice(words)
+    group = rng.choice(_GROUPS_OF[word.group().lower()])
+    other = rng.choice([name for name in group if name != word.group().lower()])
+    return sentence[: word.start()] + _like(other, word.group()) + sentence[word.end() :]
+
+
+def _can_change_places(sentence: str, a: re.Match[str], b: re.Match[str]) -> bool:
+    first, second = a.group().lower(), b.group().lower()
+    alike = first != second and any(second in group for group in _GROUPS_OF[first])
+    return alike and not _ALTERNATIVES.fullmatch(sentence[a.end() : b.start()])
+
+
+def _like(word: str, model: str) -> str:
+    return word.capitalize() if model[:1].isupper() else word.lower()

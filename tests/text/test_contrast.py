@@ -1,0 +1,135 @@
+"""Sentences told otherwise, contradicted, and told apart."""
+
+import random
+
+import pytest
+import torch
+
+from medtextdiff.text import contrast, meaning, mlm, tokenizer
+from medtextdiff.text.errors import TextError
+from medtextdiff.text.masked import bert, modernbert
+
+WORDS = tokenizer.bytes_only()
+SIDES = ("left", "right")
+DOCUMENTS = [
+    f"A {size} mass in the {side} lung, seen {n} times."
+    for size in ("small", "large")
+    for side in SIDES
+    for n in range(1, 9)
+]
+SETTINGS = contrast.Config(num=6, contradictions=2, joined=0.5)
+
+
+def model(kind=modernbert):
+    torch.manual_seed(0)
+    sizes = {"width": 32, "layers": 2, "heads": 2, "mlp_width": 32}
+    return kind.Config(**sizes).build(WORDS)
+
+
+def contrasted(settings=SETTINGS):
+    data = mlm.MaskedWords(DOCUMENTS, WORDS, length=256)
+    return contrast.Contrasted(data, contrast.Sentences(DOCUMENTS, settings), WORDS)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("sentence", ["No effusion.", "The LEFT lung.", "3 nodules", "An opacity, bilateral"])
+def test_a_telling_sentence_holds_a_word_that_another_excludes(sentence):
+    assert meaning.is_telling(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["", "The heart is seen.", "Noble leftovers", "10 cm"])
+def test_parts_of_words_tell_nothing(sentence):
+    assert not meaning.is_telling(sentence)
+
+
+def test_a_contradiction_differs_in_one_word_or_two_that_changed_places():
+    for seed in range(40):
+        sentence = "The left lung is clear; a mass in the right lung."
+        found = meaning.contradict(sentence, random.Random(seed))
+        before, after = sentence.split(), found.split()
+        assert len(before) == len(after)
+        changed = [(a.strip(".;"), b.strip(".;")) for a, b in zip(before, after, strict=True) if a != b]
+        if len(changed) == 2:
+            assert changed == [("left", "right"), ("right", "left")]
+        else:
+            assert len(changed) == 1
+            assert any(changed[0][0] in group and changed[0][1] in group for group in meaning.GROUPS)
+
+
+def test_words_joined_by_and_do_not_change_places():
+    found = {meaning.contradict("Left and right lung.", random.Random(seed)) for seed in range(40)}
+    assert "Right and left lung." not in found
+    assert "Bilateral and right lung." in found  # capitals stay where they were
+
+
+def test_a_sentence_that_tells_nothing_cannot_be_contradicted():
+    with pytest.raises(ValueError, match="no word"):
+        meaning.contradict("The heart is seen.", random.Random(0))
+
+
+def test_reworded_a_sentence_keeps_every_telling_word():
+    sentence = "Two masses in the upper left lobe, without effusion, seen by the reader."
+    told = {meaning.reword(sentence, random.Random(seed)) for seed in range(30)}
+    assert len(told) > 10
+    for one in told:
+        assert {"two", "upper", "left", "without", "effusion"} <= set(one.lower().replace(",", "").split())
+
+
+def test_draws_are_sentences_their_wordings_and_their_contradictions():
+    drawn = contrast.Sentences(DOCUMENTS, SETTINGS).draw(random.Random(1))
+    assert len(drawn) == 6 * 4
+    plain, against = drawn[6:12], drawn[12:]
+    assert len(set(plain)) == 6
+    for number, sentence in enumerate(plain):
+        assert all(one != sentence for one in against[2 * number : 2 * number + 2])
+    assert drawn == contrast.Sentences(DOCUMENTS, SETTINGS).draw(random.Random(1))
+
+
+def test_no_more_sentences_are_kept_than_asked_for_and_each_once():
+    many = [f"A mass in the left lung {word}." for word in map(str, range(500))]
+    kept = contrast.Sentences([*many, *many], SETTINGS.replace(kept=50))
+    assert len(kept) == 50
+    assert len(contrast.Sentences([*many, *many], SETTINGS)) == 500
+    assert any(int(text.split()[-1].strip(".")) > 250 for text in kept.draw(random.Random(0))[6:12])  # not the first 50
+
+
+def test_too_few_telling_sentences_are_told():
+    with pytest.raises(TextError, match="contrast=null"):
+        contrast.Sentences(["The heart is seen. A mass in the left lung."], SETTINGS)
+
+
+@pytest.mark.parametrize("kind", [modernbert, bert])
+def test_it_learns_to_tell_them_apart_and_masked_words_count_too(kind):
+    data, network, loss = contrasted(), model(kind), SETTINGS.loss()
+    batch = data.collate([data.sample(0, rng()), data.sample(1, rng(1))])
+    first = loss(network, batch)
+    alone = mlm.loss(network, batch)
+    torch.testing.assert_close(first["masked_loss"], alone["loss"].detach())
+    torch.testing.assert_close(first["loss"], alone["loss"] + first["contrast"])
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss(network, batch)["loss"].backward()
+        optimizer.step()
+    last = loss(network, batch)
+    assert last["contrast"] < 0.8 * first["contrast"]
+
+
+def test_a_row_finds_itself_among_its_own_sentences_alone():
+    """Two rows in a batch are two contests, so that processes can share a batch."""
+    data, network = contrasted(), model().eval()
+    one, two = data.sample(0, rng()), data.sample(1, rng(1))
+    with torch.no_grad():
+        apart = [SETTINGS.told_apart(network, data.collate([row]))["contrast"] for row in (one, two)]
+        together = SETTINGS.told_apart(network, data.collate([one, two]))["contrast"]
+    torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-4, atol=1e-4)
+
+
+def test_scores_are_the_same_each_time():
+    data, network = contrasted(), model().eval()
+    first = contrast.evaluate(network, SETTINGS, data, draws=2)
+    assert first == contrast.evaluate(network, SETTINGS, data, draws=2)
+    assert 0 <= first["told_apart"] <= 1
