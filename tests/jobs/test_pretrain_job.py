@@ -201,3 +201,21 @@ def test_two_processes_train_as_one_with_the_same_batch(notes: Path, tmp_path: P
 
     assert losses("two") == pytest.approx(losses("one"), rel=0.02)
     assert huggingface.Config(path=str(tmp_path / "two" / "text")).build().width == 16
+
+
+def test_an_encoder_goes_on_with_contrast(trained: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.txt"
+    lines = [f"A small mass {n} cm above the {side} hilum.\n" for n in range(40) for side in ("left", "right")]
+    corpus.write_text("\n".join(lines), encoding="utf-8")
+    about = (f"model.path={trained / 'text'}", f'texts={{"{corpus}": 1}}', "training.max_steps=2", "contrast.num=4")
+    small = ("length=64", "training.precision=float32", "training.max_minutes=null")
+    done = call("train", "text.modernbert_contrast", *settings(*about, *small), "-o", tmp_path / "more")
+    assert done.exit_code == 0, done.output
+    scores = [json.loads(line) for line in (tmp_path / "more" / "metrics.jsonl").read_text().splitlines()]
+    assert 0 <= scores[0]["told_apart"] <= 1
+    assert "heldout_told_apart" not in scores[-1]  # two sentences held out are no contest
+    assert (tmp_path / "more" / "text" / "tokenizer.json").is_file()
+    corpus.write_text("The heart is seen.\n\nAnd again.\n", encoding="utf-8")
+    refused(
+        call("train", "text.modernbert_contrast", *settings(*about, *small), "-o", tmp_path / "none"), "contrast=null"
+    )

@@ -1,5 +1,6 @@
 """Recipes that pre-train a text encoder on clinical text."""
 
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import PositiveInt, SerializeAsAny
@@ -11,6 +12,7 @@ from medtextdiff.recipes.text_corpora import Corpora, Reader
 from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import lora as adapters
 from medtextdiff.text import mlm
+from medtextdiff.text.errors import TextError
 from medtextdiff.text.masked import bert, modernbert, pretrained
 from medtextdiff.training import engine
 
@@ -52,7 +54,8 @@ class Run(Corpora):
         known = None
         if self.contrast is not None:
             data = contrasts.Contrasted(data, self._sentences(reader, "train"), words)
-            known = contrasts.Contrasted(heldout, self._sentences(reader, "heldout"), words)
+            with suppress(TextError):  # too little is held out to score it; that is no reason not to train
+                known = contrasts.Contrasted(heldout, self._sentences(reader, "heldout"), words)
 
         def validate(model: Any) -> dict[str, float]:
             scores = mlm.evaluate(model.text, heldout)
