@@ -215,7 +215,8 @@ def test_an_encoder_goes_on_with_contrast(trained: Path, tmp_path: Path) -> None
     assert 0 <= scores[0]["told_apart"] <= 1
     assert "heldout_told_apart" not in scores[-1]  # two sentences held out are no contest
     assert (tmp_path / "more" / "text" / "tokenizer.json").is_file()
-    corpus.write_text("\n\n".join("The heart is seen" + " again" * n for n in range(80)), encoding="utf-8")
+    pairs = itertools.product("abcdefghijklmnopqrst", repeat=2)
+    corpus.write_text("\n\n".join(f"The heart is seen, {a}{b}." for a, b in pairs), encoding="utf-8")
     refused(
         call("train", "text.modernbert_contrast", *settings(*about, *small), "-o", tmp_path / "none"), "contrast=null"
     )
