@@ -42,7 +42,7 @@ _GROUPS_OF = {word: [group for group in GROUPS if word in group] for group in GR
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _CLAUSE = re.compile(r"\s*[,;]\s+")
 _ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right" turned round means the same
-_DROPPED, _TURNED, _LOWERED = 0.2, 0.3, 0.3
+_DROPPED, _TURNED, _LOWERED = 0.9, 0.3, 0.3  # at most, of the words that tell nothing; and how often
 
 
 def is_telling(sentence: str) -> bool:
@@ -51,13 +51,14 @@ def is_telling(sentence: str) -> bool:
 
 
 def reword(sentence: str, rng: random.Random) -> str:
-    """The same told otherwise: some of the words that tell nothing left out, clauses in another order, lower case."""
+    """The same told otherwise: few or most words that tell nothing are left out, clauses turned round, lower case."""
+    dropped = rng.uniform(0, _DROPPED)
     clauses = _CLAUSE.split(sentence)
     if len(clauses) > 1 and rng.random() < _TURNED:
         rng.shuffle(clauses)
     found = []
     for clause in clauses:
-        kept = [word for word in clause.split() if is_telling(word) or rng.random() >= _DROPPED]
+        kept = [word for word in clause.split() if is_telling(word) or rng.random() >= dropped]
         found.append(" ".join(kept or clause.split()))
     told = ", ".join(found)
     return told.lower() if rng.random() < _LOWERED else told
