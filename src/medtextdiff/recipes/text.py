@@ -88,7 +88,7 @@ def modernbert_small() -> Run:
     Command: medtextdiff train text.modernbert_small --set 'texts={"FILE.txt": 3, ...}'
         --set 'tables={"notes.csv": 12, ...}' --set training.max_minutes=50 -o RUN
     Hardware, time: one CPU thread, 50 minutes (the rate's fall follows the clock).
-    Its weights ship as `modernbert-small`; MODEL_CARD.md says on what and how they were made.
+    The weights that ship are an earlier, smaller model of this name (3.8 M); its MODEL_CARD.md says how it was made.
     """
     return Run(
         training=engine.Config(
@@ -124,7 +124,7 @@ def bert_small() -> Run:
 def modernbert_contrast() -> Run:
     """Go on with a pre-trained encoder: masked words, and sentences told from their contradictions.
 
-    The second half of the shipped encoder's training, after `text.modernbert_small`; as well for a BERT.
+    For an encoder of `text.modernbert_small` or `text.bert_small`, or any other that reads notes.
     Source: InfoNCE with hard negatives (arXiv 2104.08821), the negatives from the corpus's own sentences with one
     telling word exchanged (left, right; mild, severe; no, multiple).
     Command: medtextdiff train text.modernbert_contrast --set model.path=RUN/text --set 'texts={"FILE.txt": 1}' -o RUN2
