@@ -26,10 +26,10 @@ def test_pixels_the_model_is_unsure_of_are_open_and_read_back_so(tmp_path: Path)
     mask = _mask(np.stack([background, 1 - background]), confidence=0.8)
     assert mask.tolist() == [[0, IGNORE, 1, IGNORE]]
     images.write_mask(tmp_path / "mask.png", mask)
-    assert read_mask(tmp_path / "mask.png")[0].tolist() == mask.tolist()
+    assert read_mask(tmp_path / "mask.png").tolist() == mask.tolist()
     nothing = _mask(np.stack([background[:, :2], 1 - background[:, :2]]), confidence=0.8)  # open, and no foreground
     images.write_mask(tmp_path / "open.png", nothing)
-    assert read_mask(tmp_path / "open.png")[0].tolist() == [[0, IGNORE]]
+    assert read_mask(tmp_path / "open.png").tolist() == [[0, IGNORE]]
 
 
 def test_pairs_are_a_data_set_to_train_on(toy: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def _images(source: Path) -> list[_Image]:
         return [_Image(one.image, one.prompt) for one in generated.read_generated(source)]
     if not source.is_dir():
         raise DataError(f"{source} is no folder; give generated images, a data set, or a folder of images")
-    plain = images.list_images(source)
+    plain = [path for path in images.list_images(source) if path.parent == source]
     if plain:
         return [_Image(path, "") for path in plain]
     records = detect(source).build().records("train")  # type: ignore[attr-defined]
