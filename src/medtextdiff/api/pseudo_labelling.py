@@ -15,8 +15,8 @@ from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.segmenting import why
 from medtextdiff.config import ConfigError
 from medtextdiff.data import generated, images, tables
-from medtextdiff.data.atomic import check_place, refuse_existing
-from medtextdiff.data.errors import DataError
+from medtextdiff.data.atomic import check_place
+from medtextdiff.data.errors import DataError, OutputExists
 from medtextdiff.data.sources import detect
 from medtextdiff.training.disk import whole_folder, write_json
 from medtextdiff.types import IGNORE
@@ -69,7 +69,8 @@ def pseudo_label(
         if not 0 <= value <= 1:
             raise ConfigError(f"{name} lies between 0 and 1, got {value}")
     check_place(out)
-    refuse_existing(out, overwrite=False)
+    if out.exists():
+        raise OutputExists(f"{out} exists already; give another folder with -o")
     todo = _images(Path(source))
     _check_names([image.path for image in todo])
     loaded = load_segmenter(model, device=device, precision=precision, progress=progress)
