@@ -133,10 +133,7 @@ class Denoiser(nn.Module):
         return [tapped[tap] for tap in taps], x
 
     def _at(self, taps: Sequence[int]) -> list[walk.Block]:
-        for tap in taps:
-            if not -1 <= tap < self.num_blocks:
-                raise ValueError(f"no decoder block {tap}: taps go from -1 (middle) to {self.num_blocks - 1}")
-        return [self._middle if tap == -1 else self._blocks[tap] for tap in taps]
+        return walk.at(self._middle, self._blocks, taps)
 
     def _check_sides(self, x: Tensor) -> None:
         expected = self.unet.config.in_channels // self.patch**2

@@ -121,10 +121,7 @@ class LatentBackbone(nn.Module):
         return [tapped[tap] for tap in taps]
 
     def _at(self, taps: Sequence[int]) -> list[walk.Block]:
-        for tap in taps:
-            if not -1 <= tap < self.num_blocks:
-                raise ValueError(f"no decoder block {tap}: taps go from -1 (middle) to {self.num_blocks - 1}")
-        return [self._middle if tap == -1 else self._blocks[tap] for tap in taps]
+        return walk.at(self._middle, self._blocks, taps)
 
 
 class Config(config.Config):

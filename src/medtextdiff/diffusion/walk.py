@@ -4,7 +4,7 @@ Decoder blocks are numbered as guided-diffusion numbers its `output_blocks`: thr
 one for each resnet with its attention; the last one of a level includes the level's upsampler.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,18 @@ def describe(unet: Any, reads_words: bool = False) -> tuple[Block, list[Block]]:
                 stride //= 2
             decoder.append(Block(resnet.out_channels, stride))
     return middle, decoder
+
+
+def at(middle: Block, blocks: Sequence[Block], taps: Sequence[int]) -> list[Block]:
+    """The blocks at `taps`; -1 is the middle.
+
+    Raises:
+        ValueError: a tap that is no block.
+    """
+    for tap in taps:
+        if not -1 <= tap < len(blocks):
+            raise ValueError(f"no decoder block {tap}: taps go from -1 (middle) to {len(blocks) - 1}")
+    return [middle if tap == -1 else blocks[tap] for tap in taps]
 
 
 def embed(unet: Any, x: Tensor, t: Tensor) -> Tensor:
