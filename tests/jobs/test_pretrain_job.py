@@ -203,7 +203,7 @@ def test_two_processes_train_as_one_with_the_same_batch(notes: Path, tmp_path: P
     assert huggingface.Config(path=str(tmp_path / "two" / "text")).build().width == 16
 
 
-def test_an_encoder_goes_on_with_contrast(trained: Path, tmp_path: Path) -> None:
+def test_an_encoder_goes_on_with_contrast_and_a_teacher(trained: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     lines = [f"A small mass {n} cm above the {side} hilum.\n" for n in range(40) for side in ("left", "right")]
     corpus.write_text("\n".join(lines), encoding="utf-8")
@@ -215,6 +215,14 @@ def test_an_encoder_goes_on_with_contrast(trained: Path, tmp_path: Path) -> None
     assert 0 <= scores[0]["told_apart"] <= 1
     assert "heldout_told_apart" not in scores[-1]  # two sentences held out are no contest
     assert (tmp_path / "more" / "text" / "tokenizer.json").is_file()
+    taught = (f"teacher={trained / 'text'}", "longest=24")
+    done = call("train", "text.modernbert_taught", *settings(*about, *small, *taught), "-o", tmp_path / "taught")
+    assert done.exit_code == 0, done.output
+    scores = [json.loads(line) for line in (tmp_path / "taught" / "metrics.jsonl").read_text().splitlines()]
+    assert {"words", "pooled", "mlm", "told_apart", "rest_loss"} <= set(scores[0])
+    parts = 2 * scores[0]["words"] + 4 * scores[0]["pooled"] + 0.3 * scores[0]["mlm"]
+    assert scores[0]["rest_loss"] == pytest.approx(parts, rel=1e-4)
+    assert scores[0]["loss"] == pytest.approx(parts + 0.5 * scores[0]["contrast"], rel=1e-4)
     pairs = itertools.product("abcdefghijklmnopqrst", repeat=2)
     corpus.write_text("\n\n".join(f"The heart is seen, {a}{b}." for a, b in pairs), encoding="utf-8")
     refused(

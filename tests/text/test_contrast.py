@@ -103,11 +103,11 @@ def test_too_few_telling_sentences_are_told():
 
 @pytest.mark.parametrize("kind", [modernbert, bert])
 def test_it_learns_to_tell_them_apart_and_masked_words_count_too(kind):
-    data, network, loss = contrasted(), model(kind), SETTINGS.loss()
+    data, network, loss = contrasted(), model(kind), SETTINGS.beside(mlm.loss)
     batch = data.collate([data.sample(0, rng()), data.sample(1, rng(1))])
     first = loss(network, batch)
     alone = mlm.loss(network, batch)
-    torch.testing.assert_close(first["masked_loss"], alone["loss"].detach())
+    torch.testing.assert_close(first["rest_loss"], alone["loss"].detach())
     torch.testing.assert_close(first["loss"], alone["loss"] + first["contrast"])
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for _ in range(25):

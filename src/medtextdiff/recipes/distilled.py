@@ -6,8 +6,10 @@ from pydantic import PositiveInt, SerializeAsAny
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
+from medtextdiff.recipes import contrasted
 from medtextdiff.recipes.job import Job, Wrapped
 from medtextdiff.recipes.text_corpora import Corpora
+from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation as lesson
 from medtextdiff.text import mlm
 from medtextdiff.text.masked import modernbert
@@ -20,7 +22,7 @@ class Run(Corpora):
     model: the student, fresh weights (modernbert, bert) or a folder (pretrained). teacher: the folder of a BERT or
     ModernBERT, of any vocabulary and width. tokenizer: the student's, a folder; "" is the pretrained student's own, or
     one trained here. length, longest: as in `text.Run`, in the student's tokens; a piece must fit the teacher too.
-    masking counts with `distillation.mlm_weight` alone.
+    masking counts with `distillation.mlm_weight` alone. contrast: as in `text.Run`.
     """
 
     model: SerializeAsAny[config.Config] = modernbert.Config()
@@ -30,6 +32,7 @@ class Run(Corpora):
     length: PositiveInt = 2048
     longest: PositiveInt = 512
     distillation: lesson.Config = lesson.Config()
+    contrast: contrasts.Config | None = None
     masking: mlm.Masking = mlm.Masking()
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
 
@@ -57,13 +60,20 @@ class Run(Corpora):
             "teacher_longest": int(teacher.config.max_position_embeddings),
             "masker": mlm.Masker(words, self.masking) if self.distillation.mlm_weight else None,
         }
-        data = Lessons(reader.documents("train"), words, teacher_words, seed=self.training.seed, **rows)
+        data: Any = Lessons(reader.documents("train"), words, teacher_words, seed=self.training.seed, **rows)
         heldout = Lessons(reader.documents("heldout"), words, teacher_words, **rows)
         model = Wrapped(text=mlm.WithTokenizer(network, words), teacher=teacher, projection=projection)
-        loss = self.distillation.build()
+        lessons = self.distillation.build()
+        loss, scores = lessons, None
+        if self.contrast is not None:
+            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed)
+            loss = self.contrast.beside(lessons, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
-            return {f"heldout_{name}": value for name, value in lesson.evaluate(loss, model, heldout).items()}
+            found = lesson.evaluate(lessons, model, heldout)
+            if scores is not None:
+                found |= scores(model.text)
+            return {f"heldout_{name}": value for name, value in found.items()}
 
         return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
 

@@ -22,10 +22,15 @@ from medtextdiff import config
 from medtextdiff.text import meaning, mlm, packed_attention
 from medtextdiff.text.alignment import means
 from medtextdiff.text.errors import TextError
+from medtextdiff.text.lessons import Lessons
 
 Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator | None], dict[str, Tensor]]
 _SENTENCE = re.compile(r"(?<=[.;?!])\s+|\n+")
 _FEWEST, _MOST = 3, 40  # words of a sentence
+
+
+def _itself(model: nn.Module) -> nn.Module:
+    return model
 
 
 class Config(config.Config):
@@ -42,15 +47,15 @@ class Config(config.Config):
     joined: float = Field(default=0.3, ge=0, le=1)
     kept: PositiveInt = 200_000
 
-    def loss(self) -> Loss:
-        """The loss of masked words and this, on batches of `Contrasted`."""
+    def beside(self, rest: Loss, text: Callable[[Any], nn.Module] = _itself) -> Loss:
+        """The loss `rest` and this, on batches of `Contrasted`; `text` finds the encoder in the model."""
 
         def loss(model: Any, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> dict[str, Tensor]:
-            masked = mlm.loss(model, batch)
-            found = self.told_apart(model, batch)
-            total = masked["loss"] + self.weight * found["contrast"]
-            parts = {"masked_loss": masked["loss"], **found}
-            return masked | {name: value.detach() for name, value in parts.items()} | {"loss": total}
+            others = rest(model, batch, rng)
+            found = self.told_apart(text(model), batch)
+            total = others["loss"] + self.weight * found["contrast"]
+            parts = {"rest_loss": others["loss"], **found}
+            return others | {name: value.detach() for name, value in parts.items()} | {"loss": total}
 
         return loss
 
@@ -119,10 +124,12 @@ class Sentences:
 
 
 class Contrasted:
-    """`MaskedWords` with sentences beside each row: `told` Int[N] and `told_lengths` Int[num (2 + contradictions)]."""
+    """Rows with sentences beside each: `told` Int[N] and `told_lengths` Int[num (2 + contradictions)]."""
 
-    def __init__(self, data: mlm.MaskedWords, sentences: Sentences, tokenizer: Any, longest: int = 256) -> None:
-        """`longest`: most tokens of a sentence; a longer one is cut."""
+    def __init__(
+        self, data: mlm.MaskedWords | Lessons, sentences: Sentences, tokenizer: Any, longest: int = 256
+    ) -> None:
+        """`tokenizer`: of the encoder that learns. `longest`: most tokens of a sentence; a longer one is cut."""
         self._data, self._sentences, self._tokenizer, self._longest = data, sentences, tokenizer, longest
 
     def __len__(self) -> int:
@@ -147,10 +154,9 @@ class Contrasted:
         ids: list[Int[Tensor, " n"]] = [torch.tensor(row) for row in encoded]
         return {"told": torch.cat(ids), "told_lengths": torch.tensor([len(row) for row in ids])}
 
-    @staticmethod
-    def collate(samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows end to end, and sentences end to end."""
-        return mlm.MaskedWords.collate(samples)
+        return self._data.collate(samples)
 
 
 @torch.no_grad()

@@ -1,0 +1,38 @@
+"""Sentences to tell apart beside the rows of a text run."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from torch import nn
+
+from medtextdiff.recipes.text_corpora import Reader
+from medtextdiff.text import contrast
+from medtextdiff.text.errors import TextError
+
+
+def add(
+    settings: contrast.Config, reader: Reader, data: Any, heldout: Any, words: Any, seed: int
+) -> tuple[contrast.Contrasted, Callable[[nn.Module], dict[str, float]]]:
+    """`data` with sentences of the corpus beside each row, and what scores an encoder on held-out sentences.
+
+    Args:
+        settings: how many sentences, and of what kind.
+        reader: the corpus.
+        data: the rows to train on.
+        heldout: those held out.
+        words: the tokenizer of the encoder.
+        seed: of the sample of sentences.
+
+    Raises:
+        TextError: too few telling sentences to train on.
+    """
+
+    def sentences(split: Any) -> contrast.Sentences:
+        return contrast.Sentences(reader.documents(split, once=True), settings, seed)
+
+    data = contrast.Contrasted(data, sentences("train"), words)
+    known = None
+    with suppress(TextError):  # too little is held out to score it; that is no reason not to train
+        known = contrast.Contrasted(heldout, sentences("heldout"), words)
+    return data, lambda encoder: {} if known is None else contrast.evaluate(encoder, settings, known)
