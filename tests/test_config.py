@@ -1,6 +1,7 @@
 """Configs: to JSON and back, `--set`, and what may not be named."""
 
 import pytest
+from pydantic import SerializeAsAny
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError, from_json, map_strings, override, to_json
@@ -14,6 +15,8 @@ class Outer(config.Config):
     rate: float | None = 0.5
     name: str = "x"
     names: tuple[str, ...] = ()
+    extra: losses.Config | None = None
+    part: SerializeAsAny[config.Config] | None = None
 
 
 def test_round_trip_keeps_types_and_values() -> None:
@@ -32,6 +35,16 @@ def test_override_swaps_a_part_for_its_sibling() -> None:
     assert override(Outer(), ["fusion=none"]) == Outer(fusion=none.Config())
 
 
+def test_override_takes_the_settings_of_a_part_as_json() -> None:
+    chosen = losses.Config(dice_weight=0.25)
+    first = override(Outer(), ['extra={"dice_weight": 0.5, "smooth": 2}'])
+    assert first.extra == losses.Config(dice_weight=0.5, smooth=2)
+    assert override(first, ['extra={"dice_weight": 0.25}']).extra == chosen.replace(smooth=2)  # the others stay
+    assert override(first, ["extra=null"]) == Outer()
+    kind = '{"kind": "medtextdiff.segmentation.losses", "dice_weight": 0.25}'
+    assert override(Outer(), [f"part={kind}", f"fusion={kind}"]) == Outer(part=chosen, fusion=chosen)
+
+
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [
@@ -40,6 +53,9 @@ def test_override_swaps_a_part_for_its_sibling() -> None:
         ("rate=fast", "'rate' cannot be 'fast'"),
         ("rate", "takes name=value"),
         ("rate.x=1", "holds a plain value"),
+        ('fusion={"num_haeds": 4}', "did you mean 'num_heads'"),
+        ('fusion={"kind": "os.path"}', "outside medtextdiff"),
+        ('extra={"smooth": "much"}', "'extra' cannot be"),
     ],
 )
 def test_override_says_what_is_wrong(assignment: str, says: str) -> None:

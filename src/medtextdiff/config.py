@@ -75,8 +75,9 @@ def from_json(value: Any) -> Any:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `a.b=c` assignments, in order.
 
-    A value for a field that holds a part may be a sibling's name (`model.fusion=gated`); other values are checked
-    against the field's type. Lists are written `1,2,3` or as JSON; `null` is None.
+    A value for a field that holds a part may be a sibling's name (`model.fusion=gated`), or some of its settings as
+    JSON (`contrast={"num": 16}`; with a "kind", a whole part). Other values are checked against the field's type.
+    Lists are written `1,2,3` or as JSON; `null` is None.
 
     Raises:
         ConfigError: not of the form name=value, an unknown name (the nearest is offered), or a wrong type.
@@ -113,10 +114,10 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
         if not isinstance(current, Config):
             raise ConfigError(f"no setting '{whole}': '{name}' holds a plain value, nothing is inside it")
         value = _set(current, rest, text, whole)
+    elif isinstance(value := _parse(text), Mapping) and ("kind" in value or isinstance(current, Config)):
+        value = _from_settings(current, value)
     elif isinstance(current, Config) and text.lower() != "null":
         value = _sibling(current, text, whole)
-    else:
-        value = _parse(text)
     readings = [value] if rest else [value, text, [value]]  # path=123 is a string, more=DIR a list of one
     faults = []
     for reading in readings:
@@ -125,6 +126,15 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
         except ValidationError as error:
             faults.append(error.errors()[0]["msg"])
     raise ConfigError(f"'{whole}' cannot be '{text}': {faults[0]}")
+
+
+def _from_settings(current: Any, settings: Mapping[str, Any]) -> Config:
+    """The part that `settings` describe: a new one if they name its kind, else `current` with these changed."""
+    if "kind" in settings:
+        return from_json(settings)
+    fields: dict[str, Any] = from_json(settings)
+    _check_names(fields, type(current))
+    return _construct(type(current), {name: getattr(current, name) for name in type(current).model_fields} | fields)
 
 
 def _sibling(current: Config, text: str, whole: str) -> Config:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from medtextdiff.api.pseudo_labelling import _mask
+from medtextdiff.data import images
 from medtextdiff.data.images import read_mask
 from medtextdiff.types import IGNORE
 from tests.jobs.conftest import call, refused
@@ -20,8 +21,6 @@ def label(source: Path, toy: Path, out: Path, *more: object):
 
 
 def test_pixels_the_model_is_unsure_of_are_open_and_read_back_so(tmp_path: Path) -> None:
-    from medtextdiff.data import images
-
     background = np.array([[0.9, 0.6, 0.1, 0.4]])
     mask = _mask(np.stack([background, 1 - background]), confidence=0.8)
     assert mask.tolist() == [[0, IGNORE, 1, IGNORE]]
@@ -67,6 +66,19 @@ def test_without_notes_none_is_written_and_a_bad_file_costs_itself_alone(toy: Pa
         written = list(csv.DictReader(file))
     assert {row["note"] for row in written} == {""}
     assert len(written) == 3  # of four training images
+
+
+def test_a_full_disk_ends_the_command_and_is_no_images_fault(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, mask: object) -> None:
+        raise images.ImageError(f"cannot write {path}: No space left on device")
+
+    monkeypatch.setattr("medtextdiff.api.pseudo_labelling.images.write_mask", full)
+    result = label(toy / "data", toy, tmp_path / "pairs", "--confidence", 0.5, "--sure", 0)
+    refused(result, "No space left")
+    assert "failed" not in result.output
+    assert not (tmp_path / "pairs").exists()
 
 
 @pytest.mark.parametrize(

@@ -82,19 +82,19 @@ def pseudo_label(
         for number, image in enumerate(todo, 1):
             note = image.note if with_notes else ""
             try:
-                found = loaded.segment(image.path, note)
-                mask = _mask(found.probabilities, confidence)
-                share = float((mask != IGNORE).mean())
-                if share < sure:
-                    unsure += 1
-                    continue
-                name = f"{image.path.stem}.png"
-                images.write_mask(folder / "masks" / name, mask)
-                shutil.copyfile(image.path, folder / "images" / image.path.name)
-                rows.append([image.path.name, name, "train", note, f"{share:.4f}"])
+                mask = _mask(loaded.segment(image.path, note).probabilities, confidence)
             except (ValueError, MemoryError) as error:
                 failures.append((str(image.path), why(image.path, error)))
-            if number % 50 == 0 or number == len(todo):
+            else:  # what cannot be written (a full disk) is no fault of the image: it ends the command
+                share = float((mask != IGNORE).mean())
+                if share >= sure:
+                    name = f"{image.path.stem}.png"
+                    images.write_mask(folder / "masks" / name, mask)
+                    shutil.copyfile(image.path, folder / "images" / image.path.name)
+                    rows.append([image.path.name, name, "train", note, f"{share:.4f}"])
+                else:
+                    unsure += 1
+            if number % 50 == 0 or (rows and number == len(todo)):
                 progress(f"{number}/{len(todo)} images, {len(rows)} kept")
         if not rows:
             raise DataError(
