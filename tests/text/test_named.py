@@ -58,6 +58,17 @@ def test_an_untrained_copy_has_the_shape_and_other_weights(tmp_path):
     assert not torch.allclose(one, trained(["left lung"]).pooled)
 
 
+def test_an_untrained_copy_can_be_trained_and_is_found_again(tmp_path):
+    tiny.Config().build().save_pretrained(tmp_path / "whose")
+    settings = untrained.Config(path=str(tmp_path / "whose"), trainable=True, pooling="cls", max_tokens=64)
+    copy = settings.build()
+    assert all(weight.requires_grad for weight in copy.parameters())
+    copy.save_pretrained(tmp_path / "own")
+    found = settings.saved(str(tmp_path / "own"))
+    assert (found.trainable, found.pooling, found.max_tokens) == (True, "cls", 64)
+    torch.testing.assert_close(found.build()(["left"]).pooled, copy(["left"]).pooled)
+
+
 def test_new_weights_leave_the_global_randomness_alone(tmp_path):
     tiny.Config().build().save_pretrained(tmp_path)
     torch.manual_seed(3)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from medtextdiff import config
 from medtextdiff.text.attention import attention_masks
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import quiet
@@ -18,6 +20,24 @@ from medtextdiff.types import TextFeatures
 Pooling = Literal["mean", "cls"]
 BATCH_TOKENS = 16_384  # padded tokens that go through the model at once
 _CACHED_WORDS = 1024  # a longer note is rare and would fill the cache
+
+
+class Use(config.Config):
+    """How a note encoder is used; the parts that have one inherit these fields."""
+
+    max_tokens: int | None = Field(default=None, ge=3)  # None: as many as the model takes
+    trainable: bool = False
+    pooling: Pooling = "mean"  # the note as one vector: the mean over its words, or the first word's state
+    exact: bool = True  # frozen only: features to the last bit the same in any batch
+    cache_size: int = Field(default=4096, ge=0)  # frozen only: notes remembered
+
+    def encoder(self, model: nn.Module, tokenizer: Any) -> "NoteEncoder":
+        """`model` and its tokenizer, used so.
+
+        Raises:
+            TextError: the model takes fewer tokens.
+        """
+        return NoteEncoder(model, tokenizer, **{name: getattr(self, name) for name in Use.model_fields})
 
 
 class Cuts(NamedTuple):

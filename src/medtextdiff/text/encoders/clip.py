@@ -5,21 +5,16 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
-from medtextdiff import config
 from medtextdiff.text.loading import load_pretrained
-from medtextdiff.text.note_encoder import NoteEncoder, Pooling
+from medtextdiff.text.note_encoder import NoteEncoder, Use
 from medtextdiff.text.tokenizer import bytes_only
 
 
-class Config(config.Config):
+class Config(Use):
     """A whole CLIP or its text tower alone; the default is MSDM's, with its 64 tokens."""
 
     path: str = "openai/clip-vit-large-patch14"
     max_tokens: int | None = Field(default=64, ge=3)  # None: as many as the model takes
-    trainable: bool = False
-    pooling: Pooling = "mean"
-    exact: bool = True
-    cache_size: int = Field(default=4096, ge=0)
 
     @classmethod
     def tiny(cls, folder: Path) -> "Config":
@@ -55,15 +50,7 @@ class Config(config.Config):
         from transformers import CLIPTextModel  # heavy
 
         model, tokenizer = load_pretrained(self.path, CLIPTextModel)
-        return NoteEncoder(
-            model,
-            tokenizer,
-            max_tokens=self.max_tokens,
-            trainable=self.trainable,
-            pooling=self.pooling,
-            exact=self.exact,
-            cache_size=self.cache_size,
-        )
+        return self.encoder(model, tokenizer)
 
     def saved(self, path: str) -> "Config":
         """The config of this encoder once it was trained and written to `path`."""

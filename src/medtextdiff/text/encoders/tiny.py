@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from medtextdiff import config
 from medtextdiff.text.encoders import huggingface
-from medtextdiff.text.note_encoder import NoteEncoder, Pooling
+from medtextdiff.text.note_encoder import NoteEncoder, Use
 from medtextdiff.text.tokenizer import bytes_only
 
 
-class Config(config.Config):
+class Config(Use):
     """The real classes at tiny size; weights are random and say nothing."""
 
     width: int = Field(default=32, ge=4)
@@ -20,11 +19,6 @@ class Config(config.Config):
     local_attention: int = Field(default=16, ge=2)
     as_bert: bool = False
     positions: int = Field(default=8192, ge=3)
-    max_tokens: int | None = Field(default=None, ge=3)
-    trainable: bool = False
-    pooling: Pooling = "mean"
-    exact: bool = True
-    cache_size: int = Field(default=4096, ge=0)
     seed: int = 0
 
     def build(self) -> NoteEncoder:
@@ -33,20 +27,11 @@ class Config(config.Config):
         with torch.random.fork_rng(devices=[]):  # transformers draws weights from the global generator
             torch.manual_seed(self.seed)
             model = self._model(tokenizer)
-        return NoteEncoder(
-            model,
-            tokenizer,
-            max_tokens=self.max_tokens,
-            trainable=self.trainable,
-            pooling=self.pooling,
-            exact=self.exact,
-            cache_size=self.cache_size,
-        )
+        return self.encoder(model, tokenizer)
 
     def saved(self, path: str) -> huggingface.Config:
         """The config that finds the trained encoder again, once it is saved at `path`."""
-        shared = {name: getattr(self, name) for name in huggingface.Config.model_fields if name != "path"}
-        return huggingface.Config(path=path, **shared)
+        return huggingface.saved(self, path)
 
     def _model(self, tokenizer: Any) -> Any:
         from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel

@@ -3,25 +3,20 @@
 from typing import Any
 
 import torch
-from pydantic import Field
 
-from medtextdiff import config
 from medtextdiff.text import loading
-from medtextdiff.text.note_encoder import NoteEncoder, Pooling
+from medtextdiff.text.encoders import huggingface
+from medtextdiff.text.note_encoder import NoteEncoder, Use
 
 
-class Config(config.Config):
-    """Whose shape, and the seed of the new weights; the rest as `huggingface`."""
+class Config(Use):
+    """Whose shape, and the seed of the new weights."""
 
     path: str = "builtin:modernbert-small/text"
     seed: int = 0
-    max_tokens: int | None = Field(default=None, ge=3)
-    pooling: Pooling = "mean"
-    exact: bool = True
-    cache_size: int = Field(default=4096, ge=0)
 
     def build(self) -> NoteEncoder:
-        """The encoder, frozen; the same seed gives the same weights.
+        """The encoder; the same seed gives the same weights.
 
         Raises:
             TextError: the model is not there, is damaged, or does not fit its tokenizer.
@@ -30,14 +25,11 @@ class Config(config.Config):
         with torch.random.fork_rng(devices=[]), loading.quiet():  # transformers draws from the global generator
             torch.manual_seed(self.seed)
             model = self._new(trained)
-        return NoteEncoder(
-            model,
-            tokenizer,
-            max_tokens=self.max_tokens,
-            pooling=self.pooling,
-            exact=self.exact,
-            cache_size=self.cache_size,
-        )
+        return self.encoder(model, tokenizer)
+
+    def saved(self, path: str) -> huggingface.Config:
+        """The config of this encoder once it was trained and written to `path`."""
+        return huggingface.saved(self, path)
 
     def _new(self, trained: Any) -> Any:
         from transformers import AutoModel
