@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medtextdiff.evaluation import adherence, challenge, probes, utility
+from medtextdiff.evaluation import adherence, attribute_probe, challenge, utility
 
 NAMES = ["a", "b"]
 GROUPS = {"both": ["a", "b"], "only a": ["a"]}
@@ -23,12 +23,12 @@ def made_up(rng, num, noise=0.3):
 
 
 def hidden(labels, rng, share=0.5):
-    return np.where(rng.random(labels.shape) < share, probes.UNKNOWN, labels)
+    return np.where(rng.random(labels.shape) < share, attribute_probe.UNKNOWN, labels)
 
 
 def test_a_probe_learns_from_partial_labels(rng):
     features, labels = made_up(rng, 300)
-    probe = probes.fit(features, hidden(labels, rng), seed=0)
+    probe = attribute_probe.fit(features, hidden(labels, rng), seed=0)
     fresh, truth = made_up(rng, 200)
     assert (probe.answers(fresh) == truth).mean() > 0.97
     chances = probe.probabilities(fresh)
@@ -39,8 +39,8 @@ def test_unknown_labels_do_not_count(rng):
     """What stands in the place of an unknown label changes nothing, but its being unknown does."""
     features, labels = made_up(rng, 100)
     partial = labels.copy()
-    partial[50:] = probes.UNKNOWN
-    short = probes.fit(features[:50], labels[:50], seed=0, strengths=[0.1])
+    partial[50:] = attribute_probe.UNKNOWN
+    short = attribute_probe.fit(features[:50], labels[:50], seed=0, strengths=[0.1])
     padded = probes._solve(((features - short.mean) / short.scale).astype(np.float32), partial, 0.1)
     assert padded[0] == pytest.approx(short.weight, abs=2e-3)
 
@@ -49,19 +49,19 @@ def test_a_rare_attribute_is_not_always_denied(rng):
     features, labels = made_up(rng, 400)
     labels[:, 0] = np.where(rng.random(400) < 0.1, labels[:, 0], 0)
     features[:, 0] = 2 * labels[:, 0] - 1 + 0.3 * rng.normal(size=400)
-    probe = probes.fit(features, labels, seed=0)
+    probe = attribute_probe.fit(features, labels, seed=0)
     assert probe.answers(features)[labels[:, 0] == 1, 0].mean() > 0.8
 
 
 def test_too_few_images_are_refused():
     with pytest.raises(ValueError, match="at least 10"):
-        probes.fit(np.zeros((5, 2)), np.zeros((5, 1), dtype=np.int64), seed=0)
+        attribute_probe.fit(np.zeros((5, 2)), np.zeros((5, 1), dtype=np.int64), seed=0)
 
 
 def test_balanced_accuracy():
     answers, labels = np.array([1, 1, 0, 0]), np.array([1, 0, 0, -1])
-    assert probes.balanced_accuracy(answers, labels) == pytest.approx((1 + 0.5) / 2)
-    assert np.isnan(probes.balanced_accuracy(answers, np.ones(4, dtype=np.int64)))
+    assert attribute_probe.balanced_accuracy(answers, labels) == pytest.approx((1 + 0.5) / 2)
+    assert np.isnan(attribute_probe.balanced_accuracy(answers, np.ones(4, dtype=np.int64)))
 
 
 def test_adherence_of_right_and_of_random_images(rng):
@@ -85,7 +85,7 @@ def test_adherence_of_right_and_of_random_images(rng):
 
 
 def test_attributes_that_are_hardly_claimed_have_no_line():
-    claims = np.full((50, 2), probes.UNKNOWN)
+    claims = np.full((50, 2), attribute_probe.UNKNOWN)
     claims[:20, 0] = 1
     claims[:4, 1] = 1
     answers = np.ones((50, 2), dtype=np.int64)

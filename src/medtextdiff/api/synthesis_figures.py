@@ -12,7 +12,7 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import prompts
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.generated import Generated
-from medtextdiff.evaluation import adherence, challenge, distances, memorisation, probes, synthesis, utility
+from medtextdiff.evaluation import adherence, attribute_probe, challenge, distances, memorisation, synthesis, utility
 from medtextdiff.evaluation.diversity import pair_similarities
 from medtextdiff.evaluation.statistics import Interval, bootstrap_interval
 from medtextdiff.synthesis.extraction import Extractor, FeatureSet, extract
@@ -76,7 +76,7 @@ class Figures:
     def adherence_lines(self) -> tuple[list[adherence.Line], list[adherence.Line]]:
         """Lines by group and by attribute; none where the prompts follow no known template."""
         claims = self.sets.generated.labels()[:, self._asked]
-        if not self._asked or (claims == probes.UNKNOWN).all():
+        if not self._asked or (claims == attribute_probe.UNKNOWN).all():
             self.remarks.append("The prompts follow no template that is known here: adherence cannot be asked.")
             return [], []
         # Prompt by prompt on both sides: what all prompts of an image imply has other shares of yes and no.
@@ -161,9 +161,9 @@ class Figures:
         return [*head, "claims_right", "claims"], rows
 
     @cached_property
-    def probe(self) -> probes.Probe:
+    def probe(self) -> attribute_probe.Probe:
         """Classifiers of the attributes, trained on the real training images."""
-        found = probes.fit(self.train.cells, self.sets.train.labels()[:, self._asked], seed=self.seed)
+        found = attribute_probe.fit(self.train.cells, self.sets.train.labels()[:, self._asked], seed=self.seed)
         self.progress(f"trained classifiers of {len(self._asked)} attributes on {len(self.train)} real images")
         return found
 
@@ -226,8 +226,8 @@ class Figures:
         paired: bool = False,
     ) -> synthesis.Sample:  # fmt: skip
         said = images.take(places).one_prompt_labels(self.seed)
-        known = (said != probes.UNKNOWN).any()
-        claims = np.where(said == probes.UNKNOWN, 0, 2 * said - 1).astype(np.float64) if known else None
+        known = (said != attribute_probe.UNKNOWN).any()
+        claims = np.where(said == attribute_probe.UNKNOWN, 0, 2 * said - 1).astype(np.float64) if known else None
         similar = bootstrap_interval(pair_similarities(images.take(places).tensors(), seed=self.seed), seed=self.seed)
         vectors = self._vectors(features)[places]
         return synthesis.Sample(name, vectors, train, claims, self._score(features, places), similar, paired)
@@ -252,7 +252,7 @@ class Figures:
         for first, second in check_pairs(items):
             claims = prompts.claims(items[first[0]].prompt) or prompts.claims(items[second[0]].prompt)
             said = np.asarray(prompts.as_labels(claims))
-            fits = np.flatnonzero(((said == probes.UNKNOWN) | (said == real)).all(axis=1))
+            fits = np.flatnonzero(((said == attribute_probe.UNKNOWN) | (said == real)).all(axis=1))
             if not claims or len(fits) < 2:
                 raise DataError(
                     f"protocol medvqa2025: pair '{items[first[0]].pair}' has no two held-out real images that fit; "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from medtextdiff.evaluation.probes import UNKNOWN
+from medtextdiff.evaluation.attribute_probe import UNKNOWN
 from medtextdiff.evaluation.resampling import share_interval
 from medtextdiff.evaluation.statistics import Interval
 

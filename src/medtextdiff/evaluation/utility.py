@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from medtextdiff.evaluation.probes import balanced_accuracy, fit
+from medtextdiff.evaluation.attribute_probe import balanced_accuracy, fit
 from medtextdiff.evaluation.statistics import Interval
 
 _MIN_OF_EACH = 5  # yes and no, in a training set and in the test set
