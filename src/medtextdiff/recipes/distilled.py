@@ -1,6 +1,6 @@
 """The run that teaches a small text encoder by a larger one."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt, SerializeAsAny
 
@@ -11,7 +11,7 @@ from medtextdiff.recipes.job import Job, Wrapped
 from medtextdiff.recipes.text_corpora import Corpora
 from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation as lesson
-from medtextdiff.text import mlm
+from medtextdiff.text import mlm, static_words
 from medtextdiff.text.masked import modernbert
 from medtextdiff.training import engine
 
@@ -22,7 +22,8 @@ class Run(Corpora):
     model: the student, fresh weights (modernbert, bert) or a folder (pretrained). teacher: the folder of a BERT or
     ModernBERT, of any vocabulary and width. tokenizer: the student's, a folder; "" is the pretrained student's own, or
     one trained here. length, longest: as in `text.Run`, in the student's tokens; a piece must fit the teacher too.
-    masking counts with `distillation.mlm_weight` alone. contrast: as in `text.Run`.
+    masking counts with `distillation.mlm_weight` alone. contrast: as in `text.Run`. words: what a fresh student's words
+    begin as, random or what the teacher makes of each alone.
     """
 
     model: SerializeAsAny[config.Config] = modernbert.Config()
@@ -33,6 +34,7 @@ class Run(Corpora):
     longest: PositiveInt = 512
     distillation: lesson.Config = lesson.Config()
     contrast: contrasts.Config | None = None
+    words: Literal["random", "teacher"] = "random"
     masking: mlm.Masking = mlm.Masking()
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
 
@@ -54,6 +56,11 @@ class Run(Corpora):
         torch.manual_seed(self.training.seed)  # new weights
         network = self.model.build(words)  # type: ignore[attr-defined]
         projection = nn.Linear(network.config.hidden_size, teacher.config.hidden_size)
+        if self.words == "teacher":
+            if path := self.model.tokenizer_path():  # type: ignore[attr-defined]
+                raise ConfigError(f"the words of {path} are trained already; leave out words=teacher")
+            with torch.no_grad():
+                projection.weight.copy_(static_words.begin(network, words, teacher, teacher_words))
         rows: dict[str, Any] = {
             "length": self.length,
             "longest": min(self.longest, int(network.config.max_position_embeddings)),

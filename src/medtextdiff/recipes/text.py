@@ -177,22 +177,22 @@ def modernbert_distilled() -> distilled.Run:
 
 
 def modernbert_taught() -> distilled.Run:
-    """Go on with a pre-trained encoder: what a teacher makes of short pieces, and sentences told from contradictions.
+    """Train the small ModernBERT by a teacher, by contrast and by masked words, all at once.
 
-    For an encoder of `text.modernbert_small` or `text.bert_small`; the teacher is a sentence encoder such as MiniLM.
-    Source: `text.modernbert_distilled`, with the mean of a piece's words beside each word, and
-    `text.modernbert_contrast` for what such a teacher does not tell apart (left and right). Masked words keep a third
-    of their weight.
-    Command: medtextdiff train text.modernbert_taught --set model.path=RUN/text --set teacher=FOLDER
-        --set 'texts={"FILE.txt": 1}' -o RUN2
-    Hardware, time: one CPU thread, 40 minutes (the rate's fall follows the clock).
+    The teacher is a sentence encoder such as MiniLM. A BERT of the size: --set model=bert.
+    Source: `text.modernbert_distilled` on short pieces, with the mean of a piece's words beside each word; words begin
+    as what the teacher makes of each alone (Model2Vec); `text.modernbert_contrast` for what such a teacher does not
+    tell apart (left and right).
+    Command: medtextdiff train text.modernbert_taught --set teacher=FOLDER --set tokenizer=RUN/text
+        --set 'texts={"FILE.txt": 1}' -o RUN
+    Hardware, time: one CPU thread, 45 minutes (the rate's fall follows the clock).
     """
     run = modernbert_contrast()
     return distilled.Run(
-        model=pretrained.Config(),
         length=1536,
         longest=48,
+        words="teacher",
         distillation=distillation.Config(word_weight=2.0, pooled_weight=4.0, mlm_weight=0.3),
         contrast=contrasts.Config(weight=0.5),
-        training=run.training.replace(max_minutes=40, learning_rate=1e-3),
+        training=run.training.replace(max_minutes=45, learning_rate=1e-3, warmup_steps=100),
     )
