@@ -41,7 +41,7 @@ def test_unknown_labels_do_not_count(rng):
     partial = labels.copy()
     partial[50:] = attribute_probe.UNKNOWN
     short = attribute_probe.fit(features[:50], labels[:50], seed=0, strengths=[0.1])
-    padded = probes._solve(((features - short.mean) / short.scale).astype(np.float32), partial, 0.1)
+    padded = attribute_probe._solve(((features - short.mean) / short.scale).astype(np.float32), partial, 0.1)
     assert padded[0] == pytest.approx(short.weight, abs=2e-3)
 
 
