@@ -17,6 +17,7 @@ from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
 from medtextdiff.api.pseudo_labelling import PseudoLabels, pseudo_label
 from medtextdiff.api.rating import rate_make, rate_score
+from medtextdiff.api.sampling_sweep import read_numbers, sweep
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
@@ -49,11 +50,13 @@ __all__ = [
     "pseudo_label",
     "rate_make",
     "rate_score",
+    "read_numbers",
     "read_seeds",
     "recipes",
     "segment",
     "segment_files",
     "sensitivity",
     "show",
+    "sweep",
     "train",
 ]

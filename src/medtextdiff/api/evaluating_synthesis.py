@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 import medtextdiff
 from medtextdiff import __version__
 from medtextdiff.api import feature_extractors, generating_for_evaluation, image_sets, synthesis_figures
+from medtextdiff.api.computing import device_of
 from medtextdiff.api.image_sets import ImageSet
 from medtextdiff.config import ConfigError, nearest
 from medtextdiff.data.atomic import check_place
@@ -83,7 +84,7 @@ def evaluate_synthesis(
     out = Path(out)
     _check_options(num, seeds, protocol, size, fit, out, overwrite)
     real = detect(data).build()  # type: ignore[attr-defined]
-    held_out, trained = _once(real.records(split)), _once(real.records(train_split))
+    held_out, trained = image_sets.each_once(real.records(split)), image_sets.each_once(real.records(train_split))
     extract = feature_extractors.build(extractor, settings)
     if protocol == "medvqa2024":
         synthesis_figures.check_classifies(extract)
@@ -96,7 +97,7 @@ def evaluate_synthesis(
     )
     sets = _with_reconstructions(sets, reconstructions, made, side, fit)
     _check_counts(sets)
-    figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=_device(device), progress=progress)
+    figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=device_of(device), progress=progress)
     told: dict[str, Any] = {
         "data": data,
         "split": split,
@@ -220,19 +221,6 @@ def _content(
     )
 
 
-def _once(records: Sequence[Record]) -> list[Record]:
-    """Each image once; records of one image (its masks) bring their prompts together."""
-    found: dict[Path, Record] = {}
-    for record in records:
-        if record.image is None:
-            continue
-        first = found.setdefault(record.image, record)
-        if first is not record:
-            notes = [note for note in (record.note, *record.other_notes) if note not in (first.note, "")]
-            found[record.image] = replace(first, other_notes=tuple(dict.fromkeys([*first.other_notes, *notes])))
-    return list(found.values())
-
-
 def _meta(
     source: str, told: Mapping[str, Any], out: Path, sets: synthesis_figures.Sets, about: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -253,13 +241,6 @@ def _meta(
         "medtextdiff": __version__,
         "torch": torch.__version__,
     }
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"no device '{name}'; give auto, cpu, cuda or cuda:N") from None
 
 
 def _command(source: str, told: Mapping[str, Any], out: Path) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,19 @@ class ImageSet:
     def tensors(self) -> Float[Tensor, "N 3 S S"]:
         """In [0, 1]."""
         return torch.from_numpy(self.pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def each_once(records: Sequence[Record]) -> list[Record]:
+    """Each image once; records of one image (its masks) bring their prompts together."""
+    found: dict[Path, Record] = {}
+    for record in records:
+        if record.image is None:
+            continue
+        first = found.setdefault(record.image, record)
+        if first is not record:
+            notes = [note for note in (record.note, *record.other_notes) if note not in (first.note, "")]
+            found[record.image] = replace(first, other_notes=tuple(dict.fromkeys([*first.other_notes, *notes])))
+    return list(found.values())
 
 
 def of_records(

@@ -72,6 +72,51 @@ def evaluate_synthesis(
         table(["score", "value"], [[name, text] for name, text in summary.items()])
 
 
+@app.command()
+def sweep(
+    run: Annotated[str, typer.Argument(help="A synthesis run, or a generator that ships.", metavar="RUN|NAME")],
+    data: Annotated[Path, typer.Option(help="The real data set's folder or manifest.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A folder; an unfinished sweep there goes on.")],
+    guidance: Annotated[str, typer.Option(help="Values beside the run's own, e.g. 1,1.5,3.")] = "",
+    steps: Annotated[str, typer.Option(help="Likewise, e.g. 10,50,150.")] = "",
+    samplers: Annotated[str, typer.Option(help="Likewise, e.g. ddim,euler.")] = "",
+    split: Annotated[str, typer.Option(help="Real images to compare with; their prompts are used.")] = "val",
+    train_split: Annotated[str, typer.Option(help="Real images that were trained on.")] = "train",
+    num: Annotated[
+        int | None, typer.Option("-n", help="Images a seed and setting; default: as many as the split has.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="One or several, e.g. 0,1,2; several give intervals.")] = "0",
+    extractor: Annotated[str, typer.Option(help="As `evaluate-synthesis` takes it.")] = "denoiser",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
+    ] = None,
+    fit: Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")] = "squeeze",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """How guidance, steps and sampler change a generator's images: one table, one thing changed at a time."""
+    from medtextdiff import api
+
+    with one_line_errors():
+        head, *rows = api.sweep(
+            run,
+            data=data,
+            out=output,
+            guidance=api.read_numbers(guidance, float, "guidance values"),
+            steps=api.read_numbers(steps, int, "steps"),
+            samplers=[name.strip() for name in samplers.split(",") if name.strip()],
+            split=split,
+            train_split=train_split,
+            num=num,
+            seeds=api.read_seeds(seeds),
+            extractor=extractor,
+            settings=settings or [],
+            fit=fit,
+            device=device,
+            progress=say,
+        )
+        table(head, rows)
+
+
 @rate_app.command("make")
 def rate_make(
     real: Annotated[Path, typer.Argument(help="Real images: a data set or a folder.", metavar="REAL_DIR")],

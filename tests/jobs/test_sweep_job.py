@@ -1,0 +1,89 @@
+"""`medtextdiff sweep`: settings of a tiny generator side by side, stopped and gone on with."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medtextdiff.synthesis.extractors import denoiser
+from tests.jobs.conftest import call, refused
+from tests.jobs.made_up_endoscopy import write_real
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data`, a generator's run `run`, and a tiny denoiser `features`."""
+    root = tmp_path_factory.mktemp("world")
+    write_real(root / "data")
+    denoiser.Config.tiny(root / "features")
+    data = ("--set", f"data.root={root / 'data'}")
+    done = call("train", "synthesis.autoencoder_tiny", *data, "-o", root / "ae")
+    assert done.exit_code == 0, done.output
+    path = ("--set", f"model.autoencoder.path={root / 'ae'}")
+    done = call("train", "synthesis.msdm_tiny", *data, *path, "-o", root / "run")
+    assert done.exit_code == 0, done.output
+    return root
+
+
+def sweep(world: Path, out: Path, *words: object) -> Any:
+    return call(
+        "sweep", world / "run", "--data", world / "data", "--extractor", world / "features",
+        "--set", "taps=0,1", "--set", "size=32", "-o", out, *words,
+    )  # fmt: skip
+
+
+def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    done = sweep(world, out, "--guidance", "1,2", "--steps", "2")
+    assert done.exit_code == 0, done.output
+    report = json.loads((out / "report" / "report.json").read_text())
+    asked = [tuple(row["setting"].values()) for row in report["rows"]]
+    assert asked == [("dpm++", 4, 2.0), ("dpm++", 4, 1.0), ("dpm++", 2, 2.0)]  # guidance 2 is the run's own
+    for row in report["rows"]:
+        assert row["images"] == 24
+        assert row["figures"]["fid"]["low"] <= row["figures"]["fid"]["mean"] <= row["figures"]["fid"]["high"]
+        assert {line["name"] for line in row["adherence"]} >= {"procedure"}
+    figures = [row["figures"]["fid"]["mean"] for row in report["rows"]]
+    assert len(set(figures)) == 3
+    with open(out / "report" / "table.csv", encoding="utf-8", newline="") as file:
+        assert [float(line["fid_mean"]) for line in csv.DictReader(file)] == pytest.approx(figures)
+    assert "guidance 1" in (out / "report" / "report.html").read_text()
+    kept = out / "rows" / "dpm++-4-2.json"
+    before = kept.stat().st_mtime_ns
+    done = sweep(world, out, "--samplers", "ddim")
+    assert done.exit_code == 0, done.output
+    assert kept.stat().st_mtime_ns == before
+    rows = json.loads((out / "report" / "report.json").read_text())["rows"]
+    assert [row["setting"]["sampler"] for row in rows] == ["dpm++", "ddim"]
+    assert rows[0] == report["rows"][0]
+    refused(sweep(world, out, "--steps", "2", "-n", "20"), "another model, data set or option")
+    kept.write_text("{")
+    refused(sweep(world, out, "--steps", "2"), "is damaged; delete it")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "own setting alone"),
+        (("--guidance", "2"), "own setting alone"),
+        (("--guidance", "much"), "guidance values are numbers"),
+        (("--guidance", "99"), "guidance must be from"),
+        (("--steps", "1.5"), "steps are numbers"),
+        (("--steps", "0"), "steps must be from 1"),
+        (("--samplers", "eulr"), "did you mean 'euler'"),
+        (("--steps", "2", "--split", "test"), "no split 'test'"),
+        (("--steps", "2", "-n", "3"), "-n 3 is too few"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_made(
+    words: tuple[str, ...], says: str, world: Path, tmp_path: Path
+) -> None:
+    refused(sweep(world, tmp_path / "sweep", *words), says)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_of_something_else_stays(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    refused(sweep(world, tmp_path, "--steps", "2"), "is no sweep (it has notes.txt)")
