@@ -34,6 +34,11 @@ class Record:
     split: str = "train"
     other_notes: tuple[str, ...] = ()
 
+    @property
+    def notes(self) -> list[str]:
+        """All notes that are there."""
+        return [note for note in (self.note, *self.other_notes) if note]
+
 
 @dataclass(frozen=True)
 class Picture:

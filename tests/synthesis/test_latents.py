@@ -54,6 +54,15 @@ def test_note_and_view_go_together(records):
     assert len(seen) == 8  # every view with every note
 
 
+def test_some_prompts_may_be_told_at_once(records):
+    data = Latents(records, moments(3, views=2), at_once=2)
+    seen = {(sample.note, sample.mirrored) for sample in (data.sample(0, rng(seed)) for seed in range(60))}
+    one, other = "a polyp in the upper-left", "a finding"
+    told = [one, other, f"{one} {other}", f"{other} {one}"]
+    assert {note for note, view in seen if view == 0} == set(told)  # each at most once
+    assert {note for note, view in seen if view == 1} == {rewritten(note, 1) for note in told}
+
+
 def test_a_batch_draws_afresh(records):
     data = Latents(records, moments(3, views=1))
     batch = data.collate([data.sample(index, rng(index)) for index in (2, 0)])

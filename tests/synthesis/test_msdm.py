@@ -196,3 +196,50 @@ def test_an_encoder_that_is_trained_gets_gradients(records):
     torch.nn.init.normal_(model.denoiser.unet.conv_out.weight, std=0.1)
     model.train().loss(batch(records), rng())["loss"].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.text.parameters())
+
+
+def nearly_alike():
+    """Prompts of a template: they share nearly all words and differ in one."""
+    return [
+        f"Generate an image {kind}containing {what}." for kind in ("", "not ") for what in ("text", "a box", "a tube")
+    ]
+
+
+def test_whitened_by_the_training_prompts_they_lie_apart_and_without_a_common_part():
+    model, prompts = tiny_config().build(), nearly_alike()
+    plain = model.text(prompts).pooled
+    assert torch.cdist(plain, plain).max() < 0.7 * plain.norm(dim=1).mean()
+    model.conditioning.measure(model.text, prompts)
+    white = model.conditioning.whole(plain)
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros_like(white[0]), atol=1e-4, rtol=0)
+    apart = torch.cdist(white, white) + 100 * torch.eye(len(white))
+    assert apart.min() > 0.5 * white.norm(dim=1).mean()
+    words = model.conditioning.words(torch.cat([model.text([prompt]).tokens[0] for prompt in prompts]))
+    torch.testing.assert_close(words.mean(dim=0), torch.zeros_like(words[0]), atol=1e-4, rtol=0)
+    assert (words.T @ words / len(words)).diagonal().max() < 1.01
+
+
+def test_what_was_measured_is_part_of_the_saved_state():
+    model, again = tiny_config().build(), tiny_config().build()
+    model.conditioning.measure(model.text, nearly_alike())
+    again.conditioning.load_state_dict(model.conditioning.state_dict())
+    first, second = (one.read(PROMPTS[:2]) for one in (model, again))
+    torch.testing.assert_close(first.pooled, second.pooled)
+    torch.testing.assert_close(first.tokens[first.mask], second.tokens[second.mask])
+
+
+@pytest.mark.parametrize("kind", ["none", "words"])
+def test_without_whitening_nothing_is_measured(kind):
+    model = tiny_config(conditioning=conditioning.Config(width=16, normalise=kind)).build()
+    before = {name: value.clone() for name, value in model.conditioning.state_dict().items()}
+    model.conditioning.measure(model.text, nearly_alike())
+    after = model.conditioning.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_one_prompt_or_none_can_be_measured():
+    model = tiny_config().build()
+    model.conditioning.measure(model.text, ["", " "])
+    model.conditioning.measure(model.text, ["a polyp"])
+    assert torch.isfinite(model.read(PROMPTS).pooled).all()

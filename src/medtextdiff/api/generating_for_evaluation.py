@@ -29,7 +29,7 @@ def draw_prompts(records: Sequence[Record], num: int, seed: int) -> list[str]:
         DataError: no image has a prompt.
     """
     rng = np.random.default_rng(seed)
-    own = [[note for note in (record.note, *record.other_notes) if note] for record in records]
+    own = [record.notes for record in records]
     left = [list(rng.permutation(len(notes))) for notes in own]
     if not any(left):
         raise DataError("no image of the split has a prompt; give a data set with prompts")

@@ -104,7 +104,7 @@ def of_records(
         pixels.append(square(images.read(record.image), size, fit))
         if number % 500 == 0:
             progress(f"read {number}/{len(chosen)} images of {what}")
-    words = [tuple(note for note in (record.note, *record.other_notes) if note) for record in chosen]
+    words = [tuple(record.notes) for record in chosen]
     return ImageSet([record.id for record in chosen], np.stack(pixels), words, [0] * len(chosen), [0] * len(chosen))
 
 

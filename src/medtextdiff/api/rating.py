@@ -135,9 +135,8 @@ def _real(folder: Path, split: str | None, seed: int) -> dict[str, str]:
     records = detect(folder).build().records(split)  # type: ignore[attr-defined]
     rng, found = np.random.default_rng(seed), {}
     for record in records:
-        notes = [note for note in (record.note, *record.other_notes) if note]
         if record.image is not None:
-            found[str(record.image)] = notes[int(rng.integers(len(notes)))] if notes else ""
+            found[str(record.image)] = str(rng.choice(record.notes)) if record.notes else ""
     return found
 
 

@@ -31,12 +31,14 @@ class Run(config.Config):
     """A generator's experiment: everything that decides its weights, and how `generate` uses them.
 
     views: how many of an image's mirror images are learned from (1: itself alone, 2: and left-right, 4: and top-bottom
-    and both); prompts are rewritten. cache: where the latents are kept; None: in memory. use: how images are sampled.
+    and both); prompts are rewritten. prompts_at_once: at most so many prompts of an image are read together, one after
+    the other, where it has several. cache: where the latents are kept; None: in memory. use: how images are sampled.
     """
 
     model: SerializeAsAny[config.Config] = msdm.Config()
     data: Data = Data()
     views: int = Field(default=1, ge=1, le=len(latents.VIEWS))
+    prompts_at_once: int = Field(default=1, ge=1)
     cache: str | None = "./latents"
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min")
     use: sampling.Config = sampling.Config()
@@ -59,14 +61,15 @@ class Run(config.Config):
         """
         torch.manual_seed(self.training.seed)  # new weights
         records = self.data.training()
-        if not any(note for record in records for note in (record.note, *record.other_notes)):
+        if not any(record.notes for record in records):
             raise ConfigError(f"no image of {self.data.root} has a prompt; add notes.csv with the columns image, note")
         heldout = self.data.heldout() if self.data.val_split is not None else []
         model: Any = self.build_model()
         reconstructions.require_report(model.autoencoder, self.model.autoencoder.path)  # type: ignore[attr-defined]
         if self.data.size % model.multiple:
             raise ConfigError(f"data.size {self.data.size} is no multiple of {model.multiple}; choose a multiple")
-        data, shown = latents.Latents(records), latents.Latents(heldout)
+        model.conditioning.measure(model.text, [note for record in records for note in record.notes])
+        data, shown = latents.Latents(records, at_once=self.prompts_at_once), latents.Latents(heldout)
         known = hashes(records)
 
         def settle(run_dir: Path) -> None:
@@ -126,7 +129,7 @@ class _Conclusion:
         self._records, self._run = records, run
 
     def __call__(self, model: Any, run_dir: Path) -> list[str]:
-        notes = [note for record in self._records for note in (record.note, *record.other_notes) if note]
+        notes = [note for record in self._records for note in record.notes]
         prompts = list(dict.fromkeys(notes))[:_SHOWN]
         size = (self._run.data.size, self._run.data.size)
         found: list[np.ndarray] = []

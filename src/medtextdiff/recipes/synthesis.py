@@ -58,6 +58,7 @@ def msdm_small() -> msdm_run.Run:
             prompt_dropout=0.1,
         ),
         views=4,
+        prompts_at_once=3,
         use=sampling.Config(sampler="dpm++", steps=25, guidance=2.0),
         training=engine.Config(
             max_steps=8000,
@@ -119,7 +120,7 @@ def msdm_as_published() -> msdm_run.Run:
     return msdm_run.Run(
         model=msdm.Config(
             text=clip.Config(),
-            conditioning=conditioning.Config(width=1024, heads=16, normalise=False, mirrors=False),
+            conditioning=conditioning.Config(width=1024, heads=16, normalise="none", mirrors=False),
             denoiser=latent_denoiser.Scratch(
                 block_out_channels=(256, 512, 1024),
                 layers_per_block=2,

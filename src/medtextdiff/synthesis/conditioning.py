@@ -1,5 +1,8 @@
 """From a prompt's words to what the denoiser reads: projected words with their mask, and the prompt pooled."""
 
+from collections.abc import Callable, Sequence
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field
@@ -11,19 +14,23 @@ from medtextdiff.layers import NullNote
 from medtextdiff.types import TextFeatures
 
 MIRRORS = 4  # as it is, left-right, top-bottom, both
+_FLOOR = 0.01  # of the largest variance: directions with less are not raised to full size
+_PROMPTS, _AT_ONCE = 4096, 64  # most prompts that are measured, and read together
 
 
 class Config(config.Config):
     """width: of the words as the denoiser reads them; heads of the pooling, each width / heads wide.
 
-    normalise: a LayerNorm before the projection, since encoders differ in scale. mirrors: tell the denoiser whether a
-    training image was mirrored, so that it need not make mirrored overlays itself (after arXiv 2206.00364, appendix
+    normalise: what comes before the projection, since encoders differ in scale: a LayerNorm ("words"), or ("prompts")
+    whitening by the training prompts, which often differ in a single word ("not"): what they share is taken away, what
+    tells them apart raised, and the whole prompt, whitened too, joins the pooling. mirrors: tell the denoiser whether
+    a training image was mirrored, so that it need not make mirrored overlays itself (after arXiv 2206.00364, appendix
     F.2); the published model has none.
     """
 
     width: int = Field(default=256, ge=1)
     heads: int = Field(default=4, ge=1)
-    normalise: bool = True
+    normalise: Literal["none", "words", "prompts"] = "prompts"
     mirrors: bool = True
 
     def build(self, text_width: int) -> "Conditioning":
@@ -48,7 +55,11 @@ class Conditioning(nn.Module):
         width = settings.width
         self.heads = settings.heads
         self.null = NullNote(text_width)
-        self.norm = nn.LayerNorm(text_width) if settings.normalise else nn.Identity()
+        by_prompts = settings.normalise == "prompts"
+        self.norm = nn.LayerNorm(text_width) if settings.normalise == "words" else nn.Identity()
+        self.words = Whitening(text_width) if by_prompts else None
+        self.whole = Whitening(text_width) if by_prompts else None
+        self.from_whole = nn.Linear(text_width, width, bias=False) if by_prompts else None
         self.project = nn.Sequential(
             nn.Linear(text_width, width, bias=False), nn.SiLU(), nn.Linear(width, width, bias=False)
         )
@@ -59,13 +70,34 @@ class Conditioning(nn.Module):
 
     def forward(self, text: TextFeatures, mirrored: Int[Tensor, " B"] | None = None) -> TextFeatures:
         """Features of the denoiser's width; `mirrored` (0: as it is) says how each image was turned over."""
+        if self.words is not None and self.whole is not None:
+            text = TextFeatures(self.words(text.tokens), text.mask, self.whole(text.pooled))
         text = self.null(text)
         words = self.project(self.norm(text.tokens))  # (B, L, width)
         pooled = self._pool(words, text.mask)
+        if self.from_whole is not None:
+            pooled = pooled + self.from_whole(text.pooled)
         if self.mirrored is not None:
             which = torch.zeros(len(words), dtype=torch.long, device=words.device) if mirrored is None else mirrored
             pooled = pooled + self.mirrored(which)
         return TextFeatures(tokens=words, mask=text.mask, pooled=pooled)
+
+    @torch.no_grad()
+    def measure(self, read: Callable[[Sequence[str]], TextFeatures], prompts: Sequence[str]) -> None:
+        """Learn from the training prompts what they share; nothing to do unless they normalise.
+
+        Args:
+            read: a text encoder.
+            prompts: the training prompts; of more than 4,096 different ones, as many at even distances are read.
+        """
+        if self.words is None or self.whole is None:
+            return
+        distinct = sorted({prompt for prompt in prompts if prompt.strip()})
+        some = distinct[:: -(-len(distinct) // _PROMPTS)] if distinct else []
+        found = [read(some[first : first + _AT_ONCE]) for first in range(0, len(some), _AT_ONCE)]
+        if found:
+            self.words.measure(torch.cat([text.tokens[text.mask] for text in found]))
+            self.whole.measure(torch.cat([text.pooled for text in found]))
 
     def _pool(self, words: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """Attention from the mean of the real words to each of them."""
@@ -75,3 +107,30 @@ class Conditioning(nn.Module):
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, d)
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.to_out(found.transpose(1, 2).flatten(1))
+
+
+class Whitening(nn.Module):
+    """Rows less their mean, all directions made equally long; as they are, until it was measured."""
+
+    mean: Tensor
+    map: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("map", torch.eye(width))
+
+    def forward(self, rows: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+        """Each row, in float32 whatever the autocast."""
+        with torch.autocast(rows.device.type, enabled=False):
+            return (rows.float() - self.mean) @ self.map
+
+    def measure(self, rows: Float[Tensor, "N D"]) -> None:
+        """Take mean and covariance of `rows`; directions of hardly any variance stay small."""
+        rows = rows.double()
+        mean = rows.mean(dim=0)
+        centred = rows - mean
+        variances, directions = torch.linalg.eigh(centred.T @ centred / len(rows))
+        raised = variances.clamp(min=0) + _FLOOR * variances[-1].clamp(min=1e-12)
+        self.mean.copy_(mean)
+        self.map.copy_(directions / raised.sqrt() @ directions.T)

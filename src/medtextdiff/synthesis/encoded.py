@@ -108,7 +108,7 @@ def kept(folder: Path, key: str, make: Callable[[], Arrays]) -> Arrays:
 
 
 def _notes(record: Record) -> list[str]:
-    return [note for note in (record.note, *record.other_notes) if note] or [""]
+    return record.notes or [""]
 
 
 def _row(arrays: Arrays, row: int) -> Tensors:

@@ -56,24 +56,35 @@ class Latents:
     contradicted. Nothing is cropped or recoloured.
     """
 
-    def __init__(self, records: Sequence[Record], moments: tuple[np.ndarray, np.ndarray] | None = None) -> None:
-        """Take records and the arrays of `encode` or `kept`, [N, views, C, h, w] each; these may come later."""
+    def __init__(
+        self, records: Sequence[Record], moments: tuple[np.ndarray, np.ndarray] | None = None, at_once: int = 1
+    ) -> None:
+        """Take records and the arrays of `encode` or `kept`, [N, views, C, h, w] each; these may come later.
+
+        `at_once`: most prompts of an image that are told together; how many is drawn, too.
+        """
         self.records = list(records)
         self.moments = moments
+        self._at_once = at_once
 
     def __len__(self) -> int:
         return len(self.records)
 
     def sample(self, index: int, rng: torch.Generator) -> LatentSample:
-        """A view of an image and one of its prompts, both drawn from `rng`."""
+        """A view of an image and one or some of its prompts, both drawn from `rng`."""
         assert self.moments is not None, "the latents were not made yet"
         means, stds = self.moments
-        which, told = torch.rand(2, generator=rng, dtype=torch.float64).tolist()
+        which, told, many = torch.rand(3, generator=rng, dtype=torch.float64).tolist()
         record = self.records[index]
-        notes = [note for note in (record.note, *record.other_notes) if note] or [""]
+        notes = record.notes or [""]
         view = int(which * means.shape[1])
         mean, std = (torch.from_numpy(values[index, view].astype(np.float32)) for values in (means, stds))
-        return LatentSample(record.id, rewritten(notes[int(told * len(notes))], view), mean, std, view)
+        first, num = int(told * len(notes)), 1 + int(many * min(self._at_once, len(notes)))
+        chosen = [notes[first]]
+        if num > 1:
+            others = [notes[k] for k in torch.randperm(len(notes), generator=rng).tolist() if k != first]
+            chosen += others[: num - 1]
+        return LatentSample(record.id, rewritten(" ".join(chosen), view), mean, std, view)
 
     def collate(self, samples: Sequence[LatentSample]) -> LatentBatch:
         """Samples as one batch, in order."""
