@@ -7,6 +7,10 @@ exchanging two, gives a sentence that looks like the first and means something e
 import random
 import re
 
+_FINDINGS = (
+    *("consolidation", "effusion", "opacity", "pneumonia", "pneumothorax", "edema", "nodule", "mass"),
+    *("atelectasis", "fracture", "polyp", "tumor", "cyst", "lesion", "infection", "hemorrhage"),
+)
 GROUPS: tuple[tuple[str, ...], ...] = (
     ("left", "right", "bilateral"),
     ("unilateral", "bilateral"),
@@ -33,15 +37,14 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("improved", "worsened"),
     ("normal", "abnormal"),
     ("acute", "chronic"),
-    (
-        *("consolidation", "effusion", "opacity", "pneumonia", "pneumothorax", "edema", "nodule", "mass"),
-        *("atelectasis", "fracture", "polyp", "tumor", "cyst", "lesion", "infection", "hemorrhage"),
-    ),
+    _FINDINGS,
 )
 _GROUPS_OF = {word: [group for group in GROUPS if word in group] for group in GROUPS for word in group}
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _CLAUSE = re.compile(r"\s*[,;]\s+")
 _ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right" turned round means the same
+_ARTICLE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
+_DENIED = re.compile(r"\b(no|not|without|never)\b", re.IGNORECASE)
 _DROPPED, _TURNED, _LOWERED = 0.9, 0.3, 0.3  # at most, of the words that tell nothing; and how often
 
 
@@ -65,7 +68,9 @@ def reword(sentence: str, rng: random.Random) -> str:
 
 
 def contradict(sentence: str, rng: random.Random) -> str:
-    """Almost the same words, another meaning: two words of a group exchanged, or one replaced.
+    """Almost the same words, another meaning: two words of a group exchanged, one replaced, or a finding denied.
+
+    "No" before what is denied may also be left out.
 
     Raises:
         ValueError: a sentence that is not telling.
@@ -85,9 +90,23 @@ def contradict(sentence: str, rng: random.Random) -> str:
             + sentence[b.end() :]
         )
     word = rng.choice(words)
+    if rng.random() < 0.5 and (turned := _deny(sentence, word)):
+        return turned
     group = rng.choice(_GROUPS_OF[word.group().lower()])
     other = rng.choice([name for name in group if name != word.group().lower()])
     return sentence[: word.start()] + _like(other, word.group()) + sentence[word.end() :]
+
+
+def _deny(sentence: str, word: re.Match[str]) -> str:
+    """The finding `word` denied, or what "no" denied affirmed; "" where `word` is neither."""
+    before, after, name = sentence[: word.start()], sentence[word.end() :].lstrip(), word.group().lower()
+    if name == "no":
+        return before + (after[:1].upper() + after[1:] if word.group()[0].isupper() else after)
+    if name not in _FINDINGS or _DENIED.search(before):
+        return ""
+    before = _ARTICLE.sub("", before)
+    said = f"no {word.group().lower()}" if before else f"No {word.group().lower()}"
+    return before + said + sentence[word.end() :]
 
 
 def _can_change_places(sentence: str, a: re.Match[str], b: re.Match[str]) -> bool:
