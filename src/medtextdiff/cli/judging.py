@@ -5,8 +5,19 @@ from typing import Annotated
 
 import typer
 
-from medtextdiff.cli.options import Output, Overwrite
+from medtextdiff.cli.options import Device, Output, Overwrite
 from medtextdiff.cli.printing import one_line_errors, say, table
+
+_Data = Annotated[Path, typer.Option(help="The real data set's folder or manifest.")]
+_TrainSplit = Annotated[str, typer.Option(help="Real images that were trained on.")]
+_Seeds = Annotated[str, typer.Option(help="Of a run: one or several, e.g. 0,1,2; several give intervals.")]
+_Extractor = Annotated[
+    str, typer.Option(help="denoiser (ships), efficientnet_lite0, a vision model's folder, or a TorchScript file.")
+]
+_ExtractorSettings = Annotated[
+    list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
+]
+_Fit = Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")]
 
 app = typer.Typer()
 rate_app = typer.Typer(help="A blinded study: people judge real and synthetic images.", no_args_is_help=True)
@@ -18,31 +29,26 @@ def evaluate_synthesis(
     source: Annotated[
         str, typer.Argument(help="A synthesis run, or a folder of images with prompts.csv.", metavar="RUN|DIR")
     ],
-    data: Annotated[Path, typer.Option(help="The real data set's folder or manifest.")],
+    data: _Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
     split: Annotated[str, typer.Option(help="Real images that were held out.")] = "val",
-    train_split: Annotated[str, typer.Option(help="Real images that were trained on.")] = "train",
+    train_split: _TrainSplit = "train",
     num: Annotated[
         int | None, typer.Option("-n", help="Images a seed that a run makes; default: as many as held-out images.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of a run: one or several, e.g. 0,1,2; several give intervals.")] = "0",
-    extractor: Annotated[
-        str,
-        typer.Option(help="denoiser (ships), efficientnet_lite0, a vision model's folder, or a TorchScript file."),
-    ] = "denoiser",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
-    ] = None,
+    seeds: _Seeds = "0",
+    extractor: _Extractor = "denoiser",
+    settings: _ExtractorSettings = None,
     protocol: Annotated[str | None, typer.Option(help="Also a challenge's figures: medvqa2024 or medvqa2025.")] = None,
     reconstructions: Annotated[
         Path | None, typer.Option(help="The held-out images as an autoencoder gives them back, under their names.")
     ] = None,
     size: Annotated[int | None, typer.Option(help="Compare at N x N pixels; default: the images' own.")] = None,
-    fit: Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")] = "squeeze",
+    fit: _Fit = "squeeze",
     steps: Annotated[int | None, typer.Option(help="Of a run's sampler.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of a run's sampler.")] = None,
     sampler: Annotated[str | None, typer.Option(help="Of a run.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Score images made from prompts: quality, adherence, memorisation, utility, cost; with an HTML page."""
@@ -75,23 +81,21 @@ def evaluate_synthesis(
 @app.command()
 def sweep(
     run: Annotated[str, typer.Argument(help="A synthesis run, or a generator that ships.", metavar="RUN|NAME")],
-    data: Annotated[Path, typer.Option(help="The real data set's folder or manifest.")],
+    data: _Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder; an unfinished sweep there goes on.")],
     guidance: Annotated[str, typer.Option(help="Values beside the run's own, e.g. 1,1.5,3.")] = "",
     steps: Annotated[str, typer.Option(help="Likewise, e.g. 10,50,150.")] = "",
     samplers: Annotated[str, typer.Option(help="Likewise, e.g. ddim,euler.")] = "",
     split: Annotated[str, typer.Option(help="Real images to compare with; their prompts are used.")] = "val",
-    train_split: Annotated[str, typer.Option(help="Real images that were trained on.")] = "train",
+    train_split: _TrainSplit = "train",
     num: Annotated[
         int | None, typer.Option("-n", help="Images a seed and setting; default: as many as the split has.")
     ] = None,
-    seeds: Annotated[str, typer.Option(help="One or several, e.g. 0,1,2; several give intervals.")] = "0",
-    extractor: Annotated[str, typer.Option(help="As `evaluate-synthesis` takes it.")] = "denoiser",
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="Change the extractor: size=256, pooling=mean. Repeatable.")
-    ] = None,
-    fit: Annotated[str, typer.Option(help="How real images become square: squeeze or crop.")] = "squeeze",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seeds: _Seeds = "0",
+    extractor: _Extractor = "denoiser",
+    settings: _ExtractorSettings = None,
+    fit: _Fit = "squeeze",
+    device: Device = "auto",
 ) -> None:
     """How guidance, steps and sampler change a generator's images: one table, one thing changed at a time."""
     from medtextdiff import api
