@@ -9,7 +9,12 @@ from medtextdiff.segmentation import losses
 from medtextdiff.segmentation.fusion import cross_attention, none
 
 
+class Inner(config.Config):
+    extra: losses.Config = losses.Config()
+
+
 class Outer(config.Config):
+    inner: Inner = Inner()
     fusion: config.Config = cross_attention.Config()
     sizes: tuple[int, ...] = (1, 2)
     rate: float | None = 0.5
@@ -40,6 +45,8 @@ def test_override_takes_the_settings_of_a_part_as_json() -> None:
     first = override(Outer(), ['extra={"dice_weight": 0.5, "smooth": 2}'])
     assert first.extra == losses.Config(dice_weight=0.5, smooth=2)
     assert override(first, ['extra={"dice_weight": 0.25}']).extra == chosen.replace(smooth=2)  # the others stay
+    nested = override(Outer(), ["inner.extra.smooth=3", 'inner={"extra": {"dice_weight": 0.25}}'])
+    assert nested.inner.extra == chosen.replace(smooth=3)
     assert override(first, ["extra=null"]) == Outer()
     kind = '{"kind": "medtextdiff.segmentation.losses", "dice_weight": 0.25}'
     assert override(Outer(), [f"part={kind}", f"fusion={kind}"]) == Outer(part=chosen, fusion=chosen)

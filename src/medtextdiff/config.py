@@ -132,9 +132,14 @@ def _from_settings(current: Any, settings: Mapping[str, Any]) -> Config:
     """The part that `settings` describe: a new one if they name its kind, else `current` with these changed."""
     if "kind" in settings:
         return from_json(settings)
-    fields: dict[str, Any] = from_json(settings)
-    _check_names(fields, type(current))
+    _check_names(settings, type(current))
+    fields = {name: _changed(getattr(current, name), value) for name, value in settings.items()}
     return _construct(type(current), {name: getattr(current, name) for name in type(current).model_fields} | fields)
+
+
+def _changed(current: Any, value: Any) -> Any:
+    inner = isinstance(current, Config) and isinstance(value, Mapping)
+    return _from_settings(current, value) if inner else from_json(value)
 
 
 def _sibling(current: Config, text: str, whole: str) -> Config:
