@@ -45,6 +45,36 @@ def test_attention_along_a_plan_is_attention_with_a_mask(reach):
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.03)])
+@pytest.mark.parametrize("reach", [None, 3])
+def test_short_documents_have_torchs_attention_and_gradients(dtype, tolerance, reach):
+    """Written out for them: the reference is torch's own in float32, of the same rounded inputs."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = np.array([40, 3, 17, 40, 1])
+    given = [torch.randn(int(lengths.sum()), 2, 16, generator=generator).to(dtype) for _ in range(3)]
+    weight = torch.randn(int(lengths.sum()), 2, 16, generator=generator)
+    number = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.arange(len(number))
+    near = np.abs(place[:, None] - place) <= (len(number) if reach is None else reach)
+    mask = torch.from_numpy((number[:, None] == number) & near)
+
+    def run(parts, attention):
+        inputs = [part.detach().clone().requires_grad_() for part in parts]
+        found = attention(*inputs).float()
+        (found * weight).sum().backward()
+        return [found.detach(), *(part.grad.float() for part in inputs)]
+
+    def reference(q, k, v):
+        heads = [part.transpose(0, 1)[None] for part in (q, k, v)]
+        return torch.nn.functional.scaled_dot_product_attention(*heads, attn_mask=mask)[0].transpose(0, 1)
+
+    way = packed_attention.plan(lengths, torch.device("cpu"), reach)
+    ours = run(given, lambda q, k, v: packed_attention.attend(q, k, v, way))
+    theirs = run([part.float() for part in given], reference)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert (mine - other).abs().max() <= tolerance * other.abs().max()
+
+
 def test_the_work_does_not_grow_with_the_square_of_the_row():
     lengths = np.full(256, 32)
     way = packed_attention.plan(lengths, torch.device("cpu"))

@@ -44,7 +44,10 @@ _WORD = re.compile(r"[A-Za-z]+|\d+")
 _CLAUSE = re.compile(r"\s*[,;]\s+")
 _ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right" turned round means the same
 _ARTICLE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
-_DENIED = re.compile(r"\b(no|not|without|never)\b", re.IGNORECASE)
+_MAY_DENY = re.compile(r"(^|\b(an?|the|is|are|has|with|of|shows?|showing)\s+)$", re.IGNORECASE)  # before a finding
+_DENIED = re.compile(
+    r"\b(no|not|nor|never|without|absent|absence|negative|den(y|ies|ied)|resolved|free|cleared)\b", re.IGNORECASE
+)
 _DROPPED, _TURNED, _LOWERED = 0.9, 0.3, 0.3  # at most, of the words that tell nothing; and how often
 
 
@@ -98,11 +101,11 @@ def contradict(sentence: str, rng: random.Random) -> str:
 
 
 def _deny(sentence: str, word: re.Match[str]) -> str:
-    """The finding `word` denied, or what "no" denied affirmed; "" where `word` is neither."""
+    """The finding `word` denied, or what "no" denied affirmed; "" where neither makes a sentence."""
     before, after, name = sentence[: word.start()], sentence[word.end() :].lstrip(), word.group().lower()
     if name == "no":
         return before + (after[:1].upper() + after[1:] if word.group()[0].isupper() else after)
-    if name not in _FINDINGS or _DENIED.search(before):
+    if name not in _FINDINGS or _DENIED.search(sentence) or not _MAY_DENY.search(before):
         return ""
     before = _ARTICLE.sub("", before)
     said = f"no {word.group().lower()}" if before else f"No {word.group().lower()}"

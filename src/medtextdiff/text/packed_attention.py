@@ -159,7 +159,7 @@ def _plain(
     dropout_p: float,
     scale: float | None,
 ) -> Float[Tensor, "G H Q D"]:
-    """`F.scaled_dot_product_attention` for few keys, written out; the softmax is taken in float32."""
+    """`F.scaled_dot_product_attention` for few keys, written out; in bfloat16 the scores are rounded to it."""
     scores = ((query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)).float()
     if attn_mask is not None:
         scores = scores.masked_fill(~attn_mask, -torch.inf)  # each query sees itself: no row is empty

@@ -13,13 +13,16 @@ from torch import Tensor
 
 from medtextdiff.text import packed_attention
 from medtextdiff.text.alignment import means
+from medtextdiff.text.errors import TextError
 
 _AT_ONCE = 512  # pieces that the teacher reads together
 
 
 @torch.no_grad()
 def begin(student: Any, words: Any, teacher: Any, teacher_words: Any) -> Float[Tensor, "E W"]:
-    """Set the student's embeddings; they keep their spread. Special tokens and pieces of blanks stay as they are.
+    """Set the student's embeddings; they keep their spread.
+
+    Special tokens, pieces of blanks and pieces that are no whole characters stay as they are.
 
     Args:
         student: a BERT or ModernBERT of width W.
@@ -29,13 +32,18 @@ def begin(student: Any, words: Any, teacher: Any, teacher_words: Any) -> Float[T
 
     Returns:
         The linear map that takes what was set to the teacher's states, but for their mean and size.
+
+    Raises:
+        TextError: a tokenizer of special tokens alone.
     """
     table = student.get_input_embeddings().weight
     pieces = {
         number: text
         for number in range(len(words))
-        if number not in words.all_special_ids and (text := words.decode([number]).strip())
+        if number not in words.all_special_ids and (text := _text(words, number))
     }
+    if len(pieces) < 2:
+        raise TextError("the student's tokenizer has no words to begin with; train one on more text")
     known = torch.tensor(list(pieces))
     states = torch.cat(list(_alone(list(pieces.values()), teacher, teacher_words)))
     centred = states - states.mean(dim=0)
@@ -47,6 +55,12 @@ def begin(student: Any, words: Any, teacher: Any, teacher_words: Any) -> Float[T
     there_and_back = torch.zeros(states.shape[1], table.shape[1])
     there_and_back[:, :num] = basis.T
     return there_and_back
+
+
+def _text(words: Any, number: int) -> str:
+    """A piece as it is written within a text; "" where alone it is no text."""
+    text = words.decode([number]).strip().removeprefix("##")  # WordPiece's mark of a word's later pieces
+    return "" if "\ufffd" in text else text
 
 
 def _alone(texts: list[str], teacher: Any, teacher_words: Any) -> Iterator[Float[Tensor, "P E"]]:
