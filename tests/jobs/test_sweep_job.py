@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def sweep(world: Path, out: Path, *words: object) -> Any:
+def sweep(world: Path, out: Path, *words: object, data: Path | None = None) -> Any:
     return call(
-        "sweep", world / "run", "--data", world / "data", "--extractor", world / "features",
+        "sweep", world / "run", "--data", data or world / "data", "--extractor", world / "features",
         "--set", "taps=0,1", "--set", "size=32", "-o", out, *words,
     )  # fmt: skip
 
@@ -75,6 +76,8 @@ def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp
         (("--samplers", "eulr"), "did you mean 'euler'"),
         (("--steps", "2", "--split", "test"), "no split 'test'"),
         (("--steps", "2", "-n", "3"), "-n 3 is too few"),
+        (("--steps", "2", "--fit", "corp"), "no fit 'corp'"),
+        (("--steps", "2", "--seeds", "0,0"), "each seed once"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_made(
@@ -84,6 +87,18 @@ def test_a_mistake_is_one_line_and_nothing_is_made(
     assert not (tmp_path / "sweep").exists()
 
 
+def test_an_image_that_cannot_be_read_is_told_before_the_work(world: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(world / "data", tmp_path / "data"))
+    (data / "images" / "r003.png").write_bytes(b"no image")
+    out = tmp_path / "sweep"
+    result = sweep(world, out, "--steps", 2, data=data)
+    assert result.exit_code != 0
+    assert "r003.png" in result.output
+    assert "generated" not in result.output
+    assert not out.exists()
+
+
 def test_a_folder_of_something_else_stays(world: Path, tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").write_text("of the system")
     (tmp_path / "notes.txt").write_text("mine")
     refused(sweep(world, tmp_path, "--steps", "2"), "is no sweep (it has notes.txt)")

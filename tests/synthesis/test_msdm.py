@@ -239,7 +239,19 @@ def test_without_whitening_nothing_is_measured(kind):
 
 
 def test_one_prompt_or_none_can_be_measured():
+    """There is nothing that tells it from others: it is not blown up."""
     model = tiny_config().build()
+    before = model.read(PROMPTS).pooled
     model.conditioning.measure(model.text, ["", " "])
+    torch.testing.assert_close(model.read(PROMPTS).pooled, before)
     model.conditioning.measure(model.text, ["a polyp"])
-    assert torch.isfinite(model.read(PROMPTS).pooled).all()
+    assert torch.equal(model.conditioning.whole.map, torch.eye(len(model.conditioning.whole.map)))
+    assert model.read(PROMPTS).pooled.abs().max() < 10
+
+
+def test_many_prompts_are_measured_in_parts():
+    model, prompts = tiny_config().build(), [f"{n} polyps" for n in range(150)]
+    model.conditioning.measure(model.text, prompts)
+    found = model.conditioning.whole(model.text(prompts).pooled)
+    assert found.mean(dim=0).abs().max() < 1e-3
+    torch.testing.assert_close(model.conditioning.whole.mean, model.text(prompts).pooled.mean(dim=0))

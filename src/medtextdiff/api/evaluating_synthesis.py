@@ -26,7 +26,6 @@ from medtextdiff.types import Record
 
 Say = Callable[[str], None]
 PROTOCOLS = ("medvqa2024", "medvqa2025")
-FITS = ("squeeze", "crop")
 _MIN_SIDE, _MAX_SIDE = 16, 1024
 
 
@@ -135,16 +134,12 @@ def _check_options(
     out: Path,
     overwrite: bool,
 ) -> None:
-    if num is not None and num < synthesis.MIN_IMAGES:
-        raise ConfigError(f"-n {num} is too few to compare sets of images; give {synthesis.MIN_IMAGES} or more")
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise ConfigError("give each seed once, as whole numbers from 0, e.g. --seeds 0,1,2")
+    generating_for_evaluation.check_draws(num, seeds)
     if protocol not in (None, *PROTOCOLS):
         raise ConfigError(f"no protocol '{protocol}'; {nearest(str(protocol), PROTOCOLS)}")
     if size is not None and not _MIN_SIDE <= size <= _MAX_SIDE:
         raise ConfigError(f"images cannot be compared at {size} pixels; give {_MIN_SIDE} to {_MAX_SIDE}")
-    if fit not in FITS:
-        raise ConfigError(f"no fit '{fit}'; give squeeze or crop")
+    image_sets.check_fit(fit)
     check_free(out, overwrite, synthesis_report.FILES)
     check_place(out)
 

@@ -15,11 +15,20 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data.errors import DataError
 from medtextdiff.evaluation.cost import Cost, measure
 from medtextdiff.evaluation.report import read_curves
+from medtextdiff.evaluation.synthesis import MIN_IMAGES
 from medtextdiff.types import Record
 
 Say = Callable[[str], None]
 _AT_ONCE, _COST_BATCH = 32, 4
 _APART = 1_000_000  # seeds of an image between one seed of a report and the next
+
+
+def check_draws(num: int | None, seeds: Sequence[int]) -> None:
+    """Raise ConfigError unless so many images (None: as many as real ones) with these seeds can be compared."""
+    if num is not None and num < MIN_IMAGES:
+        raise ConfigError(f"-n {num} is too few to compare sets of images; give {MIN_IMAGES} or more")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError("give each seed once, as whole numbers from 0, e.g. --seeds 0,1,2")
 
 
 def draw_prompts(records: Sequence[Record], num: int, seed: int) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from medtextdiff.config import ConfigError
 from medtextdiff.data import images, prompts, transforms
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.generated import Generated
@@ -17,6 +18,7 @@ from medtextdiff.data.tables import join
 from medtextdiff.types import Picture, Record
 
 Say = Callable[[str], None]
+FITS = ("squeeze", "crop")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class ImageSet:
     def tensors(self) -> Float[Tensor, "N 3 S S"]:
         """In [0, 1]."""
         return torch.from_numpy(self.pixels).permute(0, 3, 1, 2).float() / 255
+
+
+def check_fit(fit: str) -> None:
+    """Raise ConfigError unless real images can be made square so."""
+    if fit not in FITS:
+        raise ConfigError(f"no fit '{fit}'; give squeeze or crop")
 
 
 def each_once(records: Sequence[Record]) -> list[Record]:

@@ -76,16 +76,21 @@ def sweep(
     """
     place = Path(out)
     check_place(place)
-    strange = [path.name for path in place.iterdir() if path.name not in _OURS] if place.is_dir() else []
+    strange = (
+        [path.name for path in place.iterdir() if path.name not in _OURS and path.name[0] != "."]
+        if place.is_dir()
+        else []
+    )
     if strange:
         raise ConfigError(f"{place} is no sweep (it has {strange[0]}); give a new folder, or one to go on with")
-    if num is not None and num < synthesis.MIN_IMAGES:
-        raise ConfigError(f"-n {num} is too few to compare sets of images; give {synthesis.MIN_IMAGES} or more")
+    generating_for_evaluation.check_draws(num, seeds)
+    image_sets.check_fit(fit)
     model = medtextdiff.load(run, device=device)
     generating_for_evaluation.check_generator(model, str(run))
     todo = _settings(model, guidance, steps, samplers)
     same = {"split": split, "train_split": train_split, "num": num, "seeds": list(seeds), "extractor": extractor}
-    made_with = same | {"set": list(settings), "fit": fit, "data": Path(data).name, "model": model.sha256}
+    made_with = same | {"set": list(settings), "fit": fit, "data": str(Path(data).resolve()), "model": model.sha256}
+    made_with |= {"device": str(model.device), "precision": model.precision}
     kept = {setting: _kept(place, setting, made_with) for setting in todo}
     work = _Work(model, Path(data), split, train_split, num, seeds, extractor, settings, fit, device, progress)
     rows = {setting: row for setting, row in kept.items() if row is not None}
@@ -146,6 +151,7 @@ class _Work:
 
     def row(self, setting: Setting) -> dict[str, Any]:
         """Generate and score."""
+        _ = self._real  # an image that cannot be read is told before the work
         started = time.perf_counter()
         images = generating_for_evaluation.generate_sets(
             self._model, setting.name, self._prompts, self._seeds, setting._asdict(), self._progress
@@ -228,9 +234,10 @@ def _command(
     words = ["medtextdiff", "sweep", str(run), "--data", str(data)]
     values = {"guidance": guidance, "steps": steps, "samplers": samplers, "seeds": made_with["seeds"]}
     for name, some in values.items():
-        listed = ",".join(f"{one:g}" if isinstance(one, float) else str(one) for one in some)
+        listed = ",".join(map(str, some))
         words += [f"--{name}", listed] if listed else []
-    words += ["--split", made_with["split"], "--extractor", made_with["extractor"], "--fit", made_with["fit"]]
+    for name in ("split", "train_split", "extractor", "fit", "device"):
+        words += [f"--{name.replace('_', '-')}", made_with[name]]
     for one in made_with["set"]:
         words += ["--set", one]
     words += [] if made_with["num"] is None else ["-n", str(made_with["num"])]

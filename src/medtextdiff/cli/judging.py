@@ -83,9 +83,9 @@ def sweep(
     run: Annotated[str, typer.Argument(help="A synthesis run, or a generator that ships.", metavar="RUN|NAME")],
     data: _Data,
     output: Annotated[Path, typer.Option("--output", "-o", help="A folder; an unfinished sweep there goes on.")],
-    guidance: Annotated[str, typer.Option(help="Values beside the run's own, e.g. 1,1.5,3.")] = "",
-    steps: Annotated[str, typer.Option(help="Likewise, e.g. 10,50,150.")] = "",
-    samplers: Annotated[str, typer.Option(help="Likewise, e.g. ddim,euler.")] = "",
+    guidance: Annotated[str, typer.Option(help="Values beside the run's own, e.g. 1,1.5,3.", show_default=False)] = "",
+    steps: Annotated[str, typer.Option(help="Likewise, e.g. 10,50,150.", show_default=False)] = "",
+    samplers: Annotated[str, typer.Option(help="Likewise, e.g. ddim,euler.", show_default=False)] = "",
     split: Annotated[str, typer.Option(help="Real images to compare with; their prompts are used.")] = "val",
     train_split: _TrainSplit = "train",
     num: Annotated[

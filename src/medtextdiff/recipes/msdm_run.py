@@ -68,6 +68,7 @@ class Run(config.Config):
         reconstructions.require_report(model.autoencoder, self.model.autoencoder.path)  # type: ignore[attr-defined]
         if self.data.size % model.multiple:
             raise ConfigError(f"data.size {self.data.size} is no multiple of {model.multiple}; choose a multiple")
+        model.text.eval()  # the loop turns on what is to train
         model.conditioning.measure(model.text, [note for record in records for note in record.notes])
         data, shown = latents.Latents(records, at_once=self.prompts_at_once), latents.Latents(heldout)
         known = hashes(records)

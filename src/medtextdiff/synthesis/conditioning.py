@@ -15,6 +15,7 @@ from medtextdiff.types import TextFeatures
 
 MIRRORS = 4  # as it is, left-right, top-bottom, both
 _FLOOR = 0.01  # of the largest variance: directions with less are not raised to full size
+_NOTHING = 1e-8  # a variance below this share of the mean's square is a rounding error
 _PROMPTS, _AT_ONCE = 4096, 64  # most prompts that are measured, and read together
 
 
@@ -87,17 +88,21 @@ class Conditioning(nn.Module):
         """Learn from the training prompts what they share; nothing to do unless they normalise.
 
         Args:
-            read: a text encoder.
-            prompts: the training prompts; of more than 4,096 different ones, as many at even distances are read.
+            read: a text encoder, in eval mode.
+            prompts: the training prompts; of more than 4,096 different ones every second, third, ... is read.
         """
         if self.words is None or self.whole is None:
             return
         distinct = sorted({prompt for prompt in prompts if prompt.strip()})
-        some = distinct[:: -(-len(distinct) // _PROMPTS)] if distinct else []
-        found = [read(some[first : first + _AT_ONCE]) for first in range(0, len(some), _AT_ONCE)]
-        if found:
-            self.words.measure(torch.cat([text.tokens[text.mask] for text in found]))
-            self.whole.measure(torch.cat([text.pooled for text in found]))
+        some = distinct[:: max(1, -(-len(distinct) // _PROMPTS))]
+        words, wholes = _Moments(), _Moments()
+        for first in range(0, len(some), _AT_ONCE):
+            text = read(some[first : first + _AT_ONCE])
+            words.add(text.tokens[text.mask])
+            wholes.add(text.pooled)
+        if some:
+            self.words.set(words)
+            self.whole.set(wholes)
 
     def _pool(self, words: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """Attention from the mean of the real words to each of them."""
@@ -107,6 +112,22 @@ class Conditioning(nn.Module):
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))  # (B, heads, L, d)
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
         return self.to_out(found.transpose(1, 2).flatten(1))
+
+
+class _Moments:
+    """Sums over rows that come in parts."""
+
+    def __init__(self) -> None:
+        self.num, self._sum, self._products = 0, torch.zeros(()), torch.zeros(())
+
+    def add(self, rows: Float[Tensor, "N D"]) -> None:
+        rows = rows.double()
+        self.num += len(rows)
+        self._sum, self._products = self._sum.to(rows) + rows.sum(dim=0), self._products.to(rows) + rows.T @ rows
+
+    def mean_and_covariance(self) -> tuple[Float[Tensor, " D"], Float[Tensor, "D D"]]:
+        mean = self._sum / self.num
+        return mean, self._products / self.num - mean[:, None] * mean
 
 
 class Whitening(nn.Module):
@@ -125,12 +146,11 @@ class Whitening(nn.Module):
         with torch.autocast(rows.device.type, enabled=False):
             return (rows.float() - self.mean) @ self.map
 
-    def measure(self, rows: Float[Tensor, "N D"]) -> None:
-        """Take mean and covariance of `rows`; directions of hardly any variance stay small."""
-        rows = rows.double()
-        mean = rows.mean(dim=0)
-        centred = rows - mean
-        variances, directions = torch.linalg.eigh(centred.T @ centred / len(rows))
-        raised = variances.clamp(min=0) + _FLOOR * variances[-1].clamp(min=1e-12)
+    def set(self, measured: _Moments) -> None:
+        """Take mean and covariance; directions of hardly any variance stay small, and rows all alike are not raised."""
+        mean, covariance = measured.mean_and_covariance()
+        variances, directions = torch.linalg.eigh(covariance)
         self.mean.copy_(mean)
-        self.map.copy_(directions / raised.sqrt() @ directions.T)
+        if variances[-1] > _NOTHING * mean.square().mean():
+            raised = variances.clamp(min=0) + _FLOOR * variances[-1]
+            self.map.copy_(directions / raised.sqrt() @ directions.T)
