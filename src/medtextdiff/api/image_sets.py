@@ -90,7 +90,7 @@ def each_once(records: Sequence[Record]) -> list[Record]:
             continue
         first = found.setdefault(record.image, record)
         if first is not record:
-            notes = [note for note in (record.note, *record.other_notes) if note not in (first.note, "")]
+            notes = [note for note in record.notes if note != first.note]
             found[record.image] = replace(first, other_notes=tuple(dict.fromkeys([*first.other_notes, *notes])))
     return list(found.values())
 
