@@ -71,7 +71,7 @@ def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp
         (("--guidance", "2"), "own setting alone"),
         (("--guidance", "much"), "guidance values are numbers"),
         (("--guidance", "99"), "guidance must be from"),
-        (("--steps", "1.5"), "steps are numbers"),
+        (("--steps", "1.5"), "steps are whole numbers"),
         (("--steps", "0"), "steps must be from 1"),
         (("--samplers", "eulr"), "did you mean 'euler'"),
         (("--steps", "2", "--split", "test"), "no split 'test'"),

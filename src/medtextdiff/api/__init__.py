@@ -4,7 +4,7 @@ from medtextdiff.api.banking import BankReport, fill_bank
 from medtextdiff.api.comparing import compare
 from medtextdiff.api.data import data_check
 from medtextdiff.api.evaluating import evaluate
-from medtextdiff.api.evaluating_synthesis import evaluate_synthesis, read_seeds
+from medtextdiff.api.evaluating_synthesis import evaluate_synthesis
 from medtextdiff.api.exporting import export
 from medtextdiff.api.generating import GenerateReport, generate, generate_files
 from medtextdiff.api.generator import Generator
@@ -17,7 +17,7 @@ from medtextdiff.api.packing import pack
 from medtextdiff.api.probing import probe
 from medtextdiff.api.pseudo_labelling import PseudoLabels, pseudo_label
 from medtextdiff.api.rating import rate_make, rate_score
-from medtextdiff.api.sampling_sweep import read_numbers, sweep
+from medtextdiff.api.sampling_sweep import sweep
 from medtextdiff.api.segmenting import features, segment, segment_files
 from medtextdiff.api.sensitivity import sensitivity
 from medtextdiff.api.shelf import models
@@ -50,8 +50,6 @@ __all__ = [
     "pseudo_label",
     "rate_make",
     "rate_score",
-    "read_numbers",
-    "read_seeds",
     "recipes",
     "segment",
     "segment_files",

@@ -113,18 +113,6 @@ def evaluate_synthesis(
     return synthesis_figures.as_text(generated, dict(content.audits))
 
 
-def read_seeds(text: str) -> list[int]:
-    """ "0,1,2" as numbers.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"seeds are whole numbers from 0, e.g. 0,1,2; got '{text}'")
-    return [int(part) for part in parts]
-
-
 def _check_options(
     num: int | None,
     seeds: Sequence[int],

@@ -115,18 +115,6 @@ def sweep(
     return [list(head), *lines]
 
 
-def read_numbers(text: str, kind: type[int] | type[float], what: str) -> list[Any]:
-    """ "1,2,5" as numbers; "" is none.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    try:
-        return [kind(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(f"{what} are numbers with commas between, e.g. 1,2,5; got '{text}'") from None
-
-
 class _Work:
     """What rows have in common; the real images are read when the first row is made."""
 

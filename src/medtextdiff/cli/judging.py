@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from medtextdiff.cli import lists
 from medtextdiff.cli.options import Device, Output, Overwrite
 from medtextdiff.cli.printing import one_line_errors, say, table
 
@@ -63,7 +64,7 @@ def evaluate_synthesis(
             split=split,
             train_split=train_split,
             num=num,
-            seeds=api.read_seeds(seeds),
+            seeds=lists.numbers(seeds, int, "seeds"),
             extractor=extractor,
             settings=settings or [],
             protocol=protocol,
@@ -105,13 +106,13 @@ def sweep(
             run,
             data=data,
             out=output,
-            guidance=api.read_numbers(guidance or "", float, "guidance values"),
-            steps=api.read_numbers(steps or "", int, "steps"),
-            samplers=[name.strip() for name in (samplers or "").split(",") if name.strip()],
+            guidance=lists.numbers(guidance, float, "guidance values"),
+            steps=lists.numbers(steps, int, "steps"),
+            samplers=lists.words(samplers),
             split=split,
             train_split=train_split,
             num=num,
-            seeds=api.read_seeds(seeds),
+            seeds=lists.numbers(seeds, int, "seeds"),
             extractor=extractor,
             settings=settings or [],
             fit=fit,
