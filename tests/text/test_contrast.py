@@ -165,3 +165,22 @@ def test_scores_are_the_same_each_time():
     first = contrast.evaluate(network, SETTINGS, data, draws=2)
     assert first == contrast.evaluate(network, SETTINGS, data, draws=2)
     assert 0 <= first["told_apart"] <= 1
+
+
+def test_a_sentence_learns_to_find_its_own_words_among_all():
+    settings = SETTINGS.replace(own_words=0.5)
+    data, network, loss = contrasted(settings), model(), settings.beside(mlm.loss)
+    batch = data.collate([data.sample(0, rng())])
+    first = loss(network, batch)
+    torch.testing.assert_close(
+        first["loss"], first["rest_loss"] + first["contrast"] + 0.5 * first["own_words"], rtol=1e-5, atol=1e-5
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(network, batch)["loss"].backward()
+        optimizer.step()
+    last = loss(network, batch)["own_words"]
+    different = [len(set(ids.tolist())) for ids in batch["told"].split(batch["told_lengths"].tolist())]
+    least = float(torch.tensor(different, dtype=torch.float32).log().mean())  # all its words, and them alone
+    assert least < last < 0.7 * first["own_words"]

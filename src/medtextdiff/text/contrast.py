@@ -4,6 +4,10 @@ Masked words alone give words of one kind (left, right; two, three) almost one s
 does; a note's meaning for an image is just that word. So a sentence, told otherwise, has to find itself among other
 sentences and among its own contradictions, by the mean of its words' states (InfoNCE, arXiv 1807.03748; sentences with
 hard negatives, arXiv 2104.08821). Sentences and edits come from the corpus itself: no labels.
+
+What lies apart need not be easy to read out: "left" may move each sentence in another direction. So a sentence may also
+have to find its own words among all words (a bag of words to predict, arXiv 2401.11248), by the encoder's own table of
+words, which makes one direction of each word for all sentences.
 """
 
 import random
@@ -34,13 +38,16 @@ def _itself(model: nn.Module) -> nn.Module:
 
 
 class Config(config.Config):
-    """weight: beside the loss of masked words. num: sentences of a row; contradictions: of each.
+    """weight: beside the loss of masked words; own_words: likewise, of finding a sentence's own words.
+
+    num: sentences of a row; contradictions: of each.
 
     joined: how many are two sentences made one, so that it matters which word belongs where. kept: most sentences that
     are drawn from, a fair sample of the corpus (about 150 bytes each).
     """
 
     weight: float = Field(default=1.0, ge=0)
+    own_words: float = Field(default=0.0, ge=0)
     temperature: float = Field(default=0.05, gt=0)
     num: PositiveInt = 32
     contradictions: PositiveInt = 2
@@ -54,14 +61,19 @@ class Config(config.Config):
             others = rest(model, batch, rng)
             found = self.told_apart(text(model), batch)
             total = others["loss"] + self.weight * found["contrast"]
+            if self.own_words:
+                total = total + self.own_words * found["own_words"]
             parts = {"rest_loss": others["loss"], **found}
             return others | {name: value.detach() for name, value in parts.items()} | {"loss": total}
 
         return loss
 
     def told_apart(self, model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`contrast`: the cross-entropy (nats) of finding each sentence; `told_apart`: how many are found."""
-        network = model.model if isinstance(model, mlm.WithTokenizer) else model
+        """`contrast`: the cross-entropy (nats) of finding each sentence; `told_apart`: how many are found.
+
+        `own_words`, where it counts: the cross-entropy of finding a sentence's words, a mean over its different ones.
+        """
+        network: Any = model.model if isinstance(model, mlm.WithTokenizer) else model
         lengths = batch["told_lengths"]
         states = packed_attention.states(network.base_model, batch["told"], lengths).float()
         number = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
@@ -71,7 +83,14 @@ class Config(config.Config):
         logits = anchors @ others.transpose(1, 2) / self.temperature  # (rows, num, num + contradictions)
         own = torch.arange(self.num, device=logits.device).expand(len(logits), -1)
         right = (logits.argmax(-1) == own).float().mean()
-        return {"contrast": F.cross_entropy(logits.flatten(0, 1), own.flatten()), "told_apart": right}
+        found = {"contrast": F.cross_entropy(logits.flatten(0, 1), own.flatten()), "told_apart": right}
+        if self.own_words:
+            table = F.normalize(network.get_input_embeddings().weight.float(), dim=-1)
+            guesses = (pooled @ table.T / self.temperature).log_softmax(-1)  # (M, vocabulary)
+            mine = torch.zeros_like(guesses)
+            mine[number, batch["told"]] = 1
+            found["own_words"] = -((guesses * mine).sum(-1) / mine.sum(-1)).mean()
+        return found
 
 
 class Sentences:
