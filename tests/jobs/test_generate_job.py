@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 
 import medtextdiff
+from medtextdiff import config
 from medtextdiff.api import Generator
 from medtextdiff.config import ConfigError
+from medtextdiff.recipes import synthesis
+from medtextdiff.synthesis.latents import LatentBatch
 from tests.jobs.conftest import SECRET, call, refused, write_data
 
 PROMPTS = ("One disc on the left.", "One disc on the right.")
@@ -275,6 +278,34 @@ def test_training_goes_on_where_it_stopped(shop: Path, tmp_path: Path) -> None:
     assert call(*words).exit_code == 0
     ours, theirs = (medtextdiff.load(run).generate(PROMPTS[0]) for run in (tmp_path / "run", shop / "run"))
     assert ours.shape == theirs.shape
+
+
+def test_the_held_out_loss_is_also_told_for_prompts_of_other_images(shop: Path, tmp_path: Path) -> None:
+    """So that it shows whether the prompts are heeded, on the same noise and times."""
+    paths = (f"data.root={shop / 'data'}", f"model.autoencoder.path={shop / 'ae'}")
+    run = config.override(synthesis.msdm_tiny(), paths)
+    job = run.job()
+    assert job.settle is not None
+    job.settle(tmp_path)
+    notes = {record.id: record.notes for record in run.data.heldout()}
+    draws: list[float] = []
+
+    class Reader(torch.nn.Module):
+        """Its loss is the share of images that were given another image's prompt."""
+
+        denoiser = torch.nn.Linear(1, 1)
+
+        def loss(self, batch: LatentBatch, rng: torch.Generator) -> dict[str, torch.Tensor]:
+            draws.append(float(torch.rand((), generator=rng)))
+            wrong = [note not in notes[one] for one, note in zip(batch.ids, batch.notes, strict=True)]
+            return {"loss": torch.tensor(wrong).float().mean()}
+
+    assert job.validate is not None
+    found = job.validate(Reader())
+    assert found["heldout_loss"] == 0
+    assert found["heldout_loss_shuffled"] > 0
+    assert draws[::2] == draws[1::2]
+    assert len(set(draws)) == len(draws) // 2
 
 
 def test_an_autoencoder_of_another_project_can_be_measured(shop: Path, tmp_path: Path) -> None:

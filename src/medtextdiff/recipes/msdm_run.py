@@ -1,6 +1,7 @@
 """A generator's run: model, data, training, and how it is used afterwards, in one typed config."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,24 +104,31 @@ class Run(config.Config):
 
 
 class _Validation:
-    """The loss on held-out images, at the same noise and times whenever it is asked for."""
+    """The loss on held-out images, at the same noise and times whenever it is asked for.
+
+    And the loss with other images' prompts: a model that does not heed its prompts has the same.
+    """
 
     def __init__(self, heldout: latents.Latents, seed: int) -> None:
         self._heldout, self._seed = heldout, seed
 
     def __call__(self, model: Any) -> dict[str, float]:
-        rng = randomness.generator(self._seed, "heldout")
+        rng, orders = (randomness.generator(self._seed, name) for name in ("heldout", "shuffled"))
         device = next(model.denoiser.parameters()).device
-        losses: list[Tensor] = []
+        right: list[Tensor] = []
+        shuffled: list[Tensor] = []
         for _ in range(_DRAWS):
             samples = [self._heldout.sample(index, rng) for index in range(len(self._heldout))]
+            order = torch.randperm(len(samples), generator=orders).tolist()
+            others = [replace(sample, note=samples[k].note) for sample, k in zip(samples, order, strict=True)]
             for first in range(0, len(samples), 16):
-                batch = self._heldout.collate(samples[first : first + 16])
-                batch = latents.LatentBatch(
-                    batch.ids, batch.notes, batch.mean.to(device), batch.std.to(device), batch.mirrored.to(device)
-                )
-                losses.append(model.loss(batch, rng)["loss"] * len(batch.ids))
-        return {"heldout_loss": float(torch.stack(losses).sum()) / (_DRAWS * len(self._heldout))}
+                again = rng.clone_state()
+                for found, some, draws in ((right, samples, rng), (shuffled, others, again)):
+                    batch = self._heldout.collate(some[first : first + 16]).to(device)
+                    found.append(model.loss(batch, draws)["loss"] * len(batch.ids))
+        num = _DRAWS * len(self._heldout)
+        losses = {"heldout_loss": right, "heldout_loss_shuffled": shuffled}
+        return {name: float(torch.stack(found).sum()) / num for name, found in losses.items()}
 
 
 class _Conclusion:

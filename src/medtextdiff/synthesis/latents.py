@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,11 @@ class LatentBatch:
     mean: Float[Tensor, "B C h w"]
     std: Float[Tensor, "B C h w"]
     mirrored: Int[Tensor, " B"]
+
+    def to(self, device: torch.device) -> "LatentBatch":
+        """The same on another device."""
+        arrays = {name: getattr(self, name).to(device) for name in ("mean", "std", "mirrored")}
+        return replace(self, **arrays)
 
     def moments(self) -> Moments:
         """The latents as distributions."""
