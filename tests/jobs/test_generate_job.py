@@ -270,6 +270,18 @@ def test_a_packed_run_generates_alike(shop: Path, tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=0)
 
 
+def test_how_a_run_is_used_may_be_settled_when_it_is_packed(shop: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    words = ["pack", shop / "run", "--set", "use.steps=3", "--set", "use.guidance=4"]
+    assert call(*words, "-o", packed).exit_code == 0
+    used = medtextdiff.load(packed).settings()
+    assert (used.steps, used.guidance) == (3, 4)
+    assert medtextdiff.load(shop / "run").settings().steps != 3
+    refused(call("pack", shop / "run", "--set", "training.seed=1", "-o", tmp_path / "a"), "only use....")
+    refused(call("pack", shop / "run", "--set", "use.stepz=1", "-o", tmp_path / "b"), "did you mean 'steps'")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["packed"]
+
+
 def test_training_goes_on_where_it_stopped(shop: Path, tmp_path: Path) -> None:
     words = ["train", "synthesis.msdm_tiny", "--set", f"data.root={shop / 'data'}"]
     words += ["--set", f"model.autoencoder.path={shop / 'ae'}", "-o", tmp_path / "run"]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from medtextdiff import config
 from medtextdiff.api.exports import refuse_export
 from medtextdiff.api.shelf import CARD
 from medtextdiff.config import ConfigError
@@ -19,14 +21,14 @@ from medtextdiff.training import components, disk
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[str, int]:
+def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: Sequence[str] = ()) -> dict[str, int]:
     """Write a finished run without its checkpoints and logs, its weights in `dtype`; gives each file's bytes.
 
-    A model card that lies in the run goes along. Of the paths of data only the last two parts are kept.
-    The new manifest seals all of it.
+    A model card that lies in the run goes along. Of the paths of data only the last two parts are kept. `settings`
+    change how it will be used ("use.guidance=3"), and nothing else. The new manifest seals all of it.
 
     Raises:
-        ConfigError: no run folder, an unknown dtype, or `out` is there; RunError: the run is damaged.
+        ConfigError: no run folder, an unknown dtype or setting, or `out` is there; RunError: the run is damaged.
     """
     source, target = Path(run), Path(out)
     if dtype not in DTYPES:
@@ -34,19 +36,27 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16") -> dict[st
     if target.exists():
         raise ConfigError(f"{target} exists; give another folder with -o")
     check_place(target)
-    run_folder.read_config(source)
+    settled = _settled(run_folder.read_config(source), settings)
     refuse_export(source)
     names = list(components.check_components(source))
     with disk.whole_folder(target) as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(source / name, folder / name, DTYPES[dtype])
+        run_folder.write_config(settled, folder)
         _forget_folders(folder / run_folder.CONFIG)
         hashes = {name: disk.sha256(folder / name) for name in names}
         (folder / components.MANIFEST).write_text(json.dumps({"files": hashes}, indent=2) + "\n", encoding="utf-8")
         if (source / CARD).is_file():
             shutil.copy(source / CARD, folder / CARD)
     return {name: (target / name).stat().st_size for name in names}
+
+
+def _settled(run: config.Config, settings: Sequence[str]) -> config.Config:
+    for setting in settings:
+        if not setting.startswith("use."):
+            raise ConfigError(f"'{setting}' would change what was trained; only use.... can be set when packing")
+    return config.override(run, settings)
 
 
 def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:

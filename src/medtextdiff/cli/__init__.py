@@ -232,12 +232,15 @@ def pack(
     run: Annotated[Path, typer.Argument(help="A finished run folder.")],
     output: Output,
     dtype: Annotated[str, typer.Option(help="float16, bfloat16 or float32.")] = "float16",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="How it will be used, e.g. use.guidance=3. Repeatable.")
+    ] = None,
 ) -> None:
     """Write a finished run without checkpoints and logs, in half precision: to ship or to share."""
     from medtextdiff import api
 
     with one_line_errors():
-        sizes = api.pack(run, out=output, dtype=dtype)
+        sizes = api.pack(run, out=output, dtype=dtype, settings=settings or [])
         table(["file", "MB"], [[name, f"{size / 1e6:.2f}"] for name, size in sizes.items()])
 
 
