@@ -11,9 +11,13 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0 --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## segment a real histology image with the model that ships
+demo: $(VENV)/installed  ## segment a real histology image, and make images of six prompts, with the models that ship
 	$(BIN)/python -m medtextdiff segment $$($(BIN)/python -c 'import skimage, pathlib; print(pathlib.Path(skimage.__file__).parent / "data" / "ihc.png")') \
 	  --note "The nuclei density in the upper left is high." --model nuclei-small --overlay --probabilities --page --overwrite -o demo
+	$(BIN)/python -m medtextdiff generate "Generate an image with 1 polyp." "Generate an image with no polyps." \
+	  "Generate an image from a gastroscopy procedure." "Generate an image containing ulcerative colitis." \
+	  "Generate an image containing a green/black box artefact." "Generate an image with 1 instrument." \
+	  --model msdm-gi-small -n 4 --overwrite -o demo/endoscopy
 
 test: check  ## format, lint, types, import contract, tests
 	$(BIN)/python -m pytest -n 2
