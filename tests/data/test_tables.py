@@ -29,6 +29,12 @@ def test_three_kinds_give_the_same_cells(tmp_path):
     assert [row.number for row in read_table(tmp_path / "t.xlsx")] == [2, 4]
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_the_header_says_what_separates_a_csv(tmp_path, mark):
+    path = write(tmp_path / "t.csv", f"\nimage{mark}note\na.png{mark}one, two\n")
+    assert [dict(row.cells) for row in read_table(path)] == [{"image": "a.png", "note": "one, two"}]
+
+
 def test_row_numbers_are_lines_even_after_a_note_of_two_lines(tmp_path):
     path = write(tmp_path / "t.csv", 'image,note\na.png,"one\ntwo"\nb.png,x\u2028y\n')
     rows = read_table(path)
@@ -53,7 +59,7 @@ def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
         ("t.csv", "image,note\na.png,38 \u00b0C\n".encode("cp1252"), r"not UTF-8 \(byte 0xb0 in line 2\)"),
         ("t.csv", f"image,note\na.png,{SECRET}, and more\n".encode(), "line 2: 3 cells, but the header has 2"),
         ("t.csv", b"image,note\na.png\n", "line 2: 1 cells"),
-        ("t.csv", b"image;note\na.png;x\n", "separates its columns with ';'"),
+        ("t.csv", b"image;note\na.png;x; y\n", "line 2: 3 cells, but the header has 2; a note with a semicolon"),
         ("t.csv", b"image,note,note\na,b,c\n", "column 'note' twice"),
         ("t.csv", b"image,text\na,b\n", r"no column 'note'; its columns are: image, text"),
         ("t.csv", b"Image,note\na,b\n", "rename 'Image' to 'image'"),

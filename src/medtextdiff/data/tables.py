@@ -14,6 +14,7 @@ from medtextdiff.config import nearest
 from medtextdiff.data.errors import DataError
 
 _LONGEST_CELL = 10_000_000  # characters; a hospital stay's notes fit
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}  # in this order
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,12 @@ def read_table(
     optional: Sequence[str] = (),
     *,
     only_known: bool = False,
-    delimiter: str = ",",
 ) -> list[Row]:
     """All rows of a .csv, .tsv (UTF-8), .xlsx (first sheet) or .jsonl table; blank lines are left out.
 
     `optional` names columns that may be absent; a column that is spelled almost like an absent one is an error, since
-    it would be overlooked. Other columns are kept, unless `only_known`. `delimiter` is that of a .csv.
+    it would be overlooked. Other columns are kept, unless `only_known`. A .csv without a
+    comma in its header is separated by the semicolons (as spreadsheets of many countries save it) or tabs there.
 
     Raises:
         DataError: missing, empty, not UTF-8, ragged, another type, a missing or misspelt column. The message names
@@ -43,7 +44,7 @@ def read_table(
     """
     path = Path(path)
     readers: dict[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
-        ".csv": lambda file: _read_csv(file, delimiter),
+        ".csv": _read_csv,
         ".tsv": lambda file: _read_csv(file, "\t"),
         ".xlsx": _read_xlsx,
         ".jsonl": _read_jsonl,
@@ -90,7 +91,7 @@ def _check_columns(
             raise DataError(f"table {path}: unknown column '{column}'; {nearest(column, known)}")
 
 
-def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
+def _read_csv(path: Path, delimiter: str = "") -> tuple[list[str], list[Row]]:
     data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -101,6 +102,7 @@ def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
             "save it as 'CSV UTF-8', Excel's plain CSV is not"
         ) from None
     csv.field_size_limit(_LONGEST_CELL)
+    delimiter = delimiter or _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         lines = [(line, cells) for line, cells in _numbered(reader) if any(cell.strip() for cell in cells)]
@@ -109,15 +111,19 @@ def _read_csv(path: Path, delimiter: str) -> tuple[list[str], list[Row]]:
     if not lines:
         raise DataError(f"table {path} is empty")
     columns = [cell.strip() for cell in lines[0][1]]
-    if len(columns) == 1 and delimiter == "," and (";" in columns[0] or "\t" in columns[0]):
-        raise DataError(f"table {path} separates its columns with ';' or tabs; save it with commas")
     for line, cells in lines[1:]:
         if len(cells) != len(columns):
             raise DataError(
                 f"table {path}, line {line}: {len(cells)} cells, but the header has {len(columns)}; "
-                "a note with a comma needs quotes"
+                f"a note with a {_NAMES[delimiter]} needs quotes"
             )
     return columns, [Row(line, dict(zip(columns, map(str.strip, cells), strict=True))) for line, cells in lines[1:]]
+
+
+def _delimiter(text: str) -> str:
+    """Of a .csv, by its header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return next((one for one in _NAMES if one in header), ",")
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:

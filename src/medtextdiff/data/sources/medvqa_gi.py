@@ -54,7 +54,7 @@ def _scan(settings: Config) -> Listing:
     if not folder.is_dir():
         raise DataError(f"{root} has no folder '{settings.images}'; put the images there or set `images`")
     entries = []
-    for row in read_table(table, ["Prompt", "Filename"], ["Paraphrase"], delimiter=";"):
+    for row in read_table(table, ["Prompt", "Filename"], ["Paraphrase"]):
         if not row.cells["Filename"]:
             raise DataError(f"table {table}, line {row.number}: no image is named; fill in or delete the row")
         notes = [row.cells["Prompt"], row.cells.get("Paraphrase", "")]
