@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from medtextdiff.bench import parts, published_path, run, text_parts
+from medtextdiff.bench import parts, published_path, run, synthesis_parts, text_parts
 from medtextdiff.bench.models import Bed
 from medtextdiff.config import ConfigError
 from medtextdiff.segmentation import feature_bank
@@ -103,3 +103,16 @@ def test_notes_are_encoded_by_the_model_that_ships():
     rows, _ = text_parts.notes(Bed(full=False, bf16=False), 1, num=3)
     assert len(rows) == 3
     assert all(row.seconds > 0 for row in rows)
+
+
+def test_the_generator_that_ships_is_measured_guided_and_not(monkeypatch):
+    monkeypatch.setattr(synthesis_parts, "_BATCH", 1)
+    rows, errors = synthesis_parts.generation(Bed(full=False, bf16=False), 1, steps=1)
+    assert [row.name for row in rows] == [
+        "1 images, 1 steps, guidance 2, float32",
+        "1 images, 1 steps, guidance 1, float32",
+        "latent U-Net, a pass of 2, float32",
+    ]
+    guided, unguided, a_pass = (row.gflop for row in rows)
+    assert guided - unguided == pytest.approx(a_pass / 2, rel=0.01)  # the prompts' half and the empty ones'
+    assert errors == {}

@@ -17,6 +17,7 @@ from medtextdiff.api import exports
 from medtextdiff.bench import published_path
 from medtextdiff.bench.measure import Row, Way, once, relative_error, side_by_side
 from medtextdiff.bench.models import Bed
+from medtextdiff.bench.synthesis_parts import generation
 from medtextdiff.bench.text_parts import encoders, notes
 from medtextdiff.config import ConfigError
 from medtextdiff.diffusion import denoiser as denoiser_part
@@ -255,7 +256,7 @@ def scaling(bed: Bed, runs: int) -> tuple[Table, dict[str, float]]:
 
 PARTS: dict[str, Callable[[Bed, int], tuple[Table, dict[str, float]]]] = {
     part.__name__: part
-    for part in (backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling, encoders)
+    for part in (backbone, head, prediction, epoch, ours, notes, bank, shipped, generation, start, scaling, encoders)
 }
 
 

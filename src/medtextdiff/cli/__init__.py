@@ -249,7 +249,8 @@ def bench(
     what: Annotated[
         list[str] | None,
         typer.Option(
-            help="A part: backbone, head, prediction, epoch, ours, notes, bank, shipped, start, scaling or encoders."
+            help="A part: backbone, head, prediction, epoch, ours, notes, bank, shipped, generation, start, scaling "
+            "or encoders. Repeatable."
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A .json or .md file to write as well.")] = None,
