@@ -1,16 +1,19 @@
 """The models that ship: complete, small, documented, and they segment a real picture."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import skimage
+import torch
 from PIL import Image
 from skimage.color import rgb2hed
 
 import medtextdiff
 from medtextdiff import api
-from medtextdiff.recipes.run_folder import PRETRAINED, builtin_names
+from medtextdiff.recipes import segmentation
+from medtextdiff.recipes.run_folder import PRETRAINED, builtin_names, locate
 from medtextdiff.training.components import check_components
 from tests.jobs.conftest import call
 
@@ -47,6 +50,17 @@ def test_the_shipped_generator_makes_endoscopy_and_heeds_its_prompt() -> None:
         boxes.append(float((red[:, 96:120, 12:36] < 0.25).float().mean()))
     asked, refused = boxes
     assert asked > refused + 0.25
+
+
+def test_the_shipped_generator_lends_its_denoiser_to_a_segmenter() -> None:
+    picture = skimage.data.retina()[:256, :256]
+    settings: Any = locate(segmentation.fasttextdiff_kvasir_10_latent().model)
+    system = settings.build()
+    assert not any(weight.requires_grad for weight in system.denoiser.parameters())
+    images = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    levels = system.features(system.denoiser, images)
+    assert [level.shape[1:] for level in levels] == [(192, 16, 16), (320, 32, 32)]
+    assert all(float(level.std()) > 0.1 for level in levels)
 
 
 def test_the_demo_finds_nuclei_in_a_real_picture(tmp_path: Path) -> None:
