@@ -14,6 +14,7 @@ from PIL import Image
 import medtextdiff
 from medtextdiff import config
 from medtextdiff.api import Generator
+from medtextdiff.api.training_time import training_hours
 from medtextdiff.config import ConfigError
 from medtextdiff.recipes import synthesis
 from medtextdiff.synthesis.latents import LatentBatch
@@ -268,6 +269,9 @@ def test_a_packed_run_generates_alike(shop: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     ours, theirs = (medtextdiff.load(run, precision="float32").generate(PROMPTS[0]) for run in (shop / "run", packed))
     torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=0)
+    hours = training_hours(shop / "run")
+    assert hours is not None
+    assert training_hours(packed) == pytest.approx(hours, abs=0.005)  # though its metrics stay behind
 
 
 def test_how_a_run_is_used_may_be_settled_when_it_is_packed(shop: Path, tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from medtextdiff.api.image_sets import ImageSet
+from medtextdiff.api.training_time import training_hours
 from medtextdiff.config import ConfigError
 from medtextdiff.data.errors import DataError
 from medtextdiff.evaluation.cost import Cost, measure
-from medtextdiff.evaluation.report import read_curves
 from medtextdiff.evaluation.synthesis import MIN_IMAGES
 from medtextdiff.types import Record
 
@@ -108,16 +108,9 @@ def cost_of(model: Any, run: Path, prompts: Sequence[str], options: dict[str, An
         batch=_COST_BATCH,
         device=device,
         parameters=counted,
-        training_hours=_hours(run),
+        training_hours=training_hours(run),
         runs=1,
     )
-
-
-def _hours(run: Path) -> float | None:
-    path = run / "metrics.jsonl"
-    lines = read_curves(path) if path.is_file() else []
-    seconds = [float(line["seconds"]) for line in lines if "seconds" in line]
-    return max(seconds) / 3600 if seconds else None
 
 
 def _as_bytes(images: Float[Tensor, "B 3 H W"]) -> UInt8[np.ndarray, "B H W 3"]:

@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from medtextdiff import config
+from medtextdiff.api import training_time
 from medtextdiff.api.exports import refuse_export
 from medtextdiff.api.shelf import CARD
 from medtextdiff.config import ConfigError
@@ -25,7 +26,8 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
     """Write a finished run without its checkpoints and logs, its weights in `dtype`; gives each file's bytes.
 
     A model card that lies in the run goes along. Of the paths of data only the last two parts are kept. `settings`
-    change how it will be used ("use.guidance=3"), and nothing else. The new manifest seals all of it.
+    change how it will be used ("use.guidance=3"), and nothing else. The new manifest seals all of it, and says how long
+    the run was trained.
 
     Raises:
         ConfigError: no run folder, an unknown dtype or setting, or `out` is there; RunError: the run is damaged.
@@ -46,7 +48,9 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
         run_folder.write_config(settled, folder)
         _forget_folders(folder / run_folder.CONFIG)
         hashes = {name: disk.sha256(folder / name) for name in names}
-        (folder / components.MANIFEST).write_text(json.dumps({"files": hashes}, indent=2) + "\n", encoding="utf-8")
+        hours = training_time.training_hours(source)
+        sealed: dict[str, Any] = {"files": hashes} | ({} if hours is None else {training_time.KEY: round(hours, 2)})
+        disk.write_json(folder / components.MANIFEST, sealed)
         if (source / CARD).is_file():
             shutil.copy(source / CARD, folder / CARD)
     return {name: (target / name).stat().st_size for name in names}
