@@ -43,6 +43,12 @@ def test_row_numbers_are_lines_even_after_a_note_of_two_lines(tmp_path):
     assert rows[1].cells["note"] == "x\u2028y"
 
 
+def test_a_quoted_nothing_is_an_empty_cell_where_there_is_one_column(tmp_path):
+    rows = read_table(write(tmp_path / "t.csv", 'prompt\n"one"\n""\n\n"two"\n'))
+    assert [(row.number, row.cells["prompt"]) for row in rows] == [(2, "one"), (3, ""), (5, "two")]
+    assert len(read_table(write(tmp_path / "u.csv", 'image,note\na,b\n""\n'))) == 1
+
+
 def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
     book = openpyxl.Workbook()
     for line in (("image", "patient"), ("a.png", 12), ("b.png", 12.0), ("c.png", 1.5)):

@@ -105,12 +105,15 @@ def _read_csv(path: Path, delimiter: str = "") -> tuple[list[str], list[Row]]:
     delimiter = delimiter or _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        lines = [(line, cells) for line, cells in _numbered(reader) if any(cell.strip() for cell in cells)]
+        # A blank line is no row; in a table of one column a quoted nothing is one, with an empty cell.
+        lines = [(line, cells) for line, cells in _numbered(reader) if cells == [""] or any(map(str.strip, cells))]
     except csv.Error as error:
         raise DataError(f"table {path}, line {reader.line_num}: {error}; check its quotes") from None
     if not lines:
         raise DataError(f"table {path} is empty")
     columns = [cell.strip() for cell in lines[0][1]]
+    if len(columns) > 1:
+        lines = [(line, cells) for line, cells in lines if cells != [""]]
     for line, cells in lines[1:]:
         if len(cells) != len(columns):
             raise DataError(
