@@ -70,7 +70,14 @@ def test_adherence_of_right_and_of_random_images(rng):
     claims = hidden(truth, rng)
     real = rng.integers(0, 2, size=(300, 2))
     both, single = adherence.table(
-        NAMES, GROUPS, answers=truth, claims=claims, real_answers=real, real_claims=real, seed=0
+        NAMES,
+        GROUPS,
+        answers=truth,
+        claims=claims,
+        real_answers=real,
+        real_claims=real,
+        real_images=np.arange(300),
+        seed=0,
     )
     assert [line.name for line in both] == ["both", "only a"]
     assert [line.name for line in single] == NAMES
@@ -79,7 +86,14 @@ def test_adherence_of_right_and_of_random_images(rng):
     assert both[0].shuffled == pytest.approx(0.5, abs=0.06)
     assert both[0].claims == int((claims >= 0).sum())
     random, _ = adherence.table(
-        NAMES, GROUPS, answers=rng.permutation(truth), claims=claims, real_answers=real, real_claims=real, seed=0
+        NAMES,
+        GROUPS,
+        answers=rng.permutation(truth),
+        claims=claims,
+        real_answers=real,
+        real_claims=real,
+        real_images=np.arange(300),
+        seed=0,
     )
     assert random[0].kept == pytest.approx(0, abs=0.15)
 
@@ -90,11 +104,32 @@ def test_attributes_that_are_hardly_claimed_have_no_line():
     claims[:4, 1] = 1
     answers = np.ones((50, 2), dtype=np.int64)
     _, single = adherence.table(
-        NAMES, GROUPS, answers=answers, claims=claims, real_answers=answers, real_claims=answers, seed=0
+        NAMES,
+        GROUPS,
+        answers=answers,
+        claims=claims,
+        real_answers=answers,
+        real_claims=answers,
+        real_images=np.arange(50),
+        seed=0,
     )
     assert [line.name for line in single] == ["a"]
     assert adherence.right_per_image(answers, claims)[0] == (2, 2)
     assert adherence.right_per_image(answers, claims)[30] == (0, 0)
+
+
+def test_nine_claims_of_an_image_are_no_nine_images():
+    """Of 20 images half are right in all of 9 attributes, half in none: as uncertain as one claim of each."""
+    names = [f"place {k}" for k in range(9)]
+    claims = np.ones((20, 9), dtype=np.int64)
+    answers = np.repeat([[1], [0]], 10, axis=0) * claims
+    given = {"answers": answers, "claims": claims, "real_answers": answers, "real_claims": claims}
+    whole, single = adherence.table(names, {"all": names}, **given, real_images=np.arange(20), seed=0)
+    assert (whole[0].claims, whole[0].images, single[0].claims) == (180, 20, 20)
+    assert whole[0].right == pytest.approx(single[0].right, abs=0.02)
+    twice, _ = adherence.table(names, {"all": names}, **given, real_images=np.arange(20) // 2, seed=0)
+    assert twice[0].real.high - twice[0].real.low > whole[0].real.high - whole[0].real.low
+    assert twice[0].right == whole[0].right
 
 
 def test_utility_ranks_true_labels_above_wrong_ones(rng):

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from medtextdiff.evaluation import diversity, manifold, memorisation
-from medtextdiff.evaluation.resampling import half_sample_interval, seed_interval, share_interval
+from medtextdiff.evaluation.resampling import (
+    clustered_share_interval,
+    half_sample_interval,
+    seed_interval,
+    share_interval,
+)
 
 
 @pytest.fixture
@@ -81,6 +86,30 @@ def test_wilsons_interval_is_the_textbooks():
     assert share_interval(10, 10).high == 1
     with pytest.raises(ValueError, match="hits"):
         share_interval(3, 2)
+
+
+def test_an_interval_over_clusters_covers_what_one_over_cases_does_not(rng):
+    """Nine claims of an image of which all are right or none: of 400 draws, how many intervals hold the true share."""
+    inside = {"clusters": 0, "cases": 0}
+    for _ in range(400):
+        right = rng.random(25) < 0.6
+        found = {
+            "clusters": clustered_share_interval(9 * right, np.full(25, 9)),
+            "cases": share_interval(int(9 * right.sum()), 225),
+        }
+        for name, interval in found.items():
+            inside[name] += interval.low <= 0.6 <= interval.high
+    assert inside["clusters"] > 0.92 * 400
+    assert inside["cases"] < 0.6 * 400
+
+
+def test_clusters_of_one_case_are_wilsons():
+    hits = np.array([1] * 10 + [0] * 90)
+    interval = clustered_share_interval(hits, np.ones(100, dtype=int))
+    assert interval == pytest.approx(share_interval(10, 100), abs=2e-3)
+    assert clustered_share_interval([9, 9, 9], [9, 9, 9]) == share_interval(3, 3)
+    with pytest.raises(ValueError, match="cases"):
+        clustered_share_interval([2], [1])
 
 
 def test_copies_are_found_and_new_images_are_not(rng):

@@ -109,6 +109,7 @@ class Figures:
             claims=claims,
             real_answers=self.probe.answers(self.held_out.cells)[places],
             real_claims=said[:, self._asked],
+            real_images=np.asarray(places),
             seed=self.seed,
         )
 

@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Int
 
 from medtextdiff.evaluation.attribute_probe import UNKNOWN
-from medtextdiff.evaluation.resampling import share_interval
+from medtextdiff.evaluation.resampling import clustered_share_interval
 from medtextdiff.evaluation.statistics import Interval
 
-MIN_CLAIMS = 5  # fewer claims of an attribute tell nothing
+MIN_IMAGES = 5  # fewer images with a claim tell nothing
 _SHUFFLES = 20
 
 
@@ -22,12 +22,14 @@ _SHUFFLES = 20
 class Line:
     """One attribute, or a group of them. Shares of claims that the classifier affirms, in [0, 1].
 
-    `kept` is the balanced share above that of shuffled prompts, as a share of what real images have: 1 is as good as
-    real, 0 as good as chance; NaN where real images are no better than shuffled ones.
+    `images` have the `claims`; intervals are over images, since claims of one image hang together. `kept` is the share
+    above that of shuffled prompts, as a share of the same of real images: 1 is as good as real, 0 as good as chance;
+    NaN where real images are no better than shuffled ones.
     """
 
     name: str
     claims: int
+    images: int
     right: Interval
     shuffled: float
     real: Interval
@@ -54,9 +56,10 @@ def table(
     claims: Int[np.ndarray, "N A"],
     real_answers: Int[np.ndarray, "V A"],
     real_claims: Int[np.ndarray, "V A"],
+    real_images: Int[np.ndarray, " V"],
     seed: int,
 ) -> tuple[list[Line], list[Line]]:
-    """Lines of the groups, and of every attribute, that generated and real images both claim at least 5 times.
+    """Lines of the groups, and of every attribute, that at least 5 generated and 5 real images are asked for.
 
     Args:
         names: of the A attributes.
@@ -67,17 +70,18 @@ def table(
     shuffled, real_shuffled = _shuffled(answers, claims, seed), _shuffled(real_answers, real_claims, seed)
 
     def line(name: str, columns: list[int]) -> Line | None:
-        right, total = _hits(answers, claims, columns)
-        real_right, real_total = _hits(real_answers, real_claims, columns)
-        if min(total, real_total) < MIN_CLAIMS:
+        asked, hits = _by_image(answers, claims, columns, np.arange(len(claims)))
+        real_asked, real_hits = _by_image(real_answers, real_claims, columns, real_images)
+        if min(len(asked), len(real_asked)) < MIN_IMAGES:
             return None
         return Line(
             name,
-            total,
-            share_interval(right, total),
+            int(asked.sum()),
+            len(asked),
+            clustered_share_interval(hits, asked),
             _share(shuffled, columns),
-            share_interval(real_right, real_total),
-            real_total,
+            clustered_share_interval(real_hits, real_asked),
+            int(real_asked.sum()),
             _share(real_shuffled, columns),
         )
 
@@ -94,9 +98,15 @@ def right_per_image(answers: Int[np.ndarray, "N A"], claims: Int[np.ndarray, "N 
     return list(zip(agreed.sum(axis=1).tolist(), known.sum(axis=1).tolist(), strict=True))
 
 
-def _hits(answers: np.ndarray, claims: np.ndarray, columns: list[int]) -> tuple[int, int]:
+def _by_image(
+    answers: np.ndarray, claims: np.ndarray, columns: list[int], image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Claims of some attributes, and those affirmed, of each image that has any."""
     known = claims[:, columns] != UNKNOWN
-    return int((known & (answers[:, columns] == claims[:, columns])).sum()), int(known.sum())
+    hit = known & (answers[:, columns] == claims[:, columns])
+    asked = np.bincount(image, weights=known.sum(axis=1)).astype(np.int64)
+    hits = np.bincount(image, weights=hit.sum(axis=1)).astype(np.int64)
+    return asked[asked > 0], hits[asked > 0]
 
 
 def _shuffled(answers: np.ndarray, claims: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from medtextdiff.evaluation.statistics import Interval
 
@@ -66,9 +67,36 @@ def share_interval(hits: int, total: int) -> Interval:
     """
     if total < 1 or not 0 <= hits <= total:
         raise ValueError(f"a share needs hits between 0 and the number of cases; got {hits} of {total}")
-    z, share = _NORMAL**2, hits / total
+    return _wilson(hits / total, float(total))
+
+
+def clustered_share_interval(
+    hits: Int[np.ndarray, " K"] | Sequence[int], cases: Int[np.ndarray, " K"] | Sequence[int]
+) -> Interval:
+    """A share over K clusters of cases (one image's claims, say), and its 95 % interval.
+
+    Cases of a cluster are not independent, so Wilson's score counts the effective number of cases: as many as would
+    give a plain share the variance that the clusters show (Korn and Graubard 1998; the variance is that of a ratio).
+    Never more than there are cases; where all or none hit, the clusters themselves.
+
+    Raises:
+        ValueError: no cases, or a cluster with more hits than cases.
+    """
+    hit, case = np.asarray(hits, dtype=np.float64), np.asarray(cases, dtype=np.float64)
+    if not case.sum() or (hit < 0).any() or (hit > case).any():
+        raise ValueError("a share needs cases, and in each cluster hits between 0 and the number of cases")
+    hit, case = hit[case > 0], case[case > 0]
+    num, total = len(case), float(case.sum())
+    share = float(hit.sum()) / total
+    if num == 1 or not 0 < share < 1:
+        return _wilson(share, float(num))
+    variance = num / (num - 1) * float(((hit - share * case) ** 2).sum()) / total**2
+    effective = share * (1 - share) / variance if variance else math.inf
+    return _wilson(share, min(float(effective), total))
+
+
+def _wilson(share: float, total: float) -> Interval:
+    z = _NORMAL**2
     centre = (share + z / (2 * total)) / (1 + z / total)
     wide = _NORMAL / (1 + z / total) * math.sqrt(share * (1 - share) / total + z / (4 * total**2))
-    low = 0.0 if hits == 0 else centre - wide
-    high = 1.0 if hits == total else centre + wide
-    return Interval(share, low, high)
+    return Interval(share, 0.0 if share == 0 else centre - wide, 1.0 if share == 1 else centre + wide)
