@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medtextdiff.api import image_sets
+from medtextdiff.data.generated import Generated
 from medtextdiff.synthesis.extractors import denoiser
 from tests.jobs.conftest import SECRET, call, refused
 from tests.jobs.made_up_endoscopy import write_generated, write_real
@@ -121,6 +123,10 @@ def test_a_run_generates_first_and_has_seeds_and_cost(world, tmp_path, monkeypat
     assert (made["images"], made["spread"]) == (20, "3 seeds")
     assert found["cost"]["batch"] == 4
     assert found["cost"]["seconds"] > 0
+    with open(tmp_path / "report" / "quality.csv", encoding="utf-8", newline="") as file:
+        told = {line["row"]: line["seconds"] for line in csv.DictReader(file)}
+    assert float(told["generated"]) == pytest.approx(found["cost"]["seconds"], rel=1e-6)
+    assert told["real, trained on (the floor)"] == told["generated, prompts shuffled"] == ""
     assert "--steps 3" in found["meta"]["command"]
 
 
@@ -188,3 +194,10 @@ def test_a_report_is_not_overwritten_unasked(report, world):
     before = (report / "report.html").read_bytes()
     refused(evaluate(world, out=report), "overwrite it with --overwrite")
     assert (report / "report.html").read_bytes() == before
+
+
+def test_repetitions_of_a_folder_are_those_of_its_prompts(tmp_path: Path) -> None:
+    """Three requests of two images, one prompt twice: two repetitions, not as many as seeds."""
+    items = [Generated(tmp_path / f"{k}.png", "aabbaa"[k], k, "m") for k in range(6)]
+    assert image_sets._rounds(items) == [0, 1, 0, 1, 0, 1]
+    assert image_sets._rounds(items[:5]) == [0] * 5  # one is missing

@@ -1,5 +1,6 @@
 """Sets of square images of one size, real or generated, with their prompts: what synthesis is evaluated on."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -165,13 +166,17 @@ def square(picture: Picture, size: int, fit: str) -> UInt8[np.ndarray, "S S 3"]:
 
 
 def _rounds(items: Sequence[Generated]) -> list[int]:
-    """The k-th image of each prompt is of round k, where all prompts have as many; else one seed is one round."""
+    """Which repetition of the prompts each image is of: as many as all prompts' numbers of images can be divided by.
+
+    A prompt that was asked for twice as often as another has two images in each.
+    """
+    num = math.gcd(*Counter(item.prompt for item in items).values())
     seen: Counter[str] = Counter()
     rounds = []
     for item in items:
-        rounds.append(seen[item.prompt])
+        rounds.append(seen[item.prompt] % num)
         seen[item.prompt] += 1
-    return rounds if len(set(seen.values())) == 1 else [item.seed for item in items]
+    return rounds
 
 
 def _tensor(image: UInt8[np.ndarray, "S S 3"]) -> Float[Tensor, "3 S S"]:

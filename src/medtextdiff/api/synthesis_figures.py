@@ -142,7 +142,7 @@ class Figures:
             return [], []
         everything = (self.train.cells, self.sets.train.labels())
         sets = {
-            "real, as many, one prompt each": same,
+            f"real, {'as many' if len(places) == len(made[0]) else 'all'}, one prompt each": same,
             "generated": made,
             "real and generated": tuple(np.concatenate(pair) for pair in zip(same, made, strict=True)),
             "real, all images and prompts": everything,
@@ -229,8 +229,10 @@ class Figures:
         rng = np.random.default_rng(self.seed)
         held_out = np.sort(rng.permutation(len(self.held_out))[:num])
         # Not the first ones: a folder is often in an order that says something, as file names do.
+        order = rng.permutation(len(self.train))  # before the generated, so that the floor is that of any generator
+        if self.sets.train is self.sets.held_out:
+            order = order[~np.isin(order, held_out)]
         generated = [np.sort(rng.permutation(places)[:num]) for places in by_round]
-        order = rng.permutation(len(self.train))
         return _Drawn(held_out, generated, order[:num], order[num:])
 
     @property
