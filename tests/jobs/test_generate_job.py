@@ -55,6 +55,7 @@ def test_run_folders_are_complete(shop: Path) -> None:
     assert {"psnr", "ssim", "l1"} <= report.keys()
     run = {path.name for path in (shop / "run").iterdir()}
     assert {"autoencoder", "conditioning", "denoiser", "manifest.json", "samples.png"} <= run
+    assert Image.open(shop / "run" / "samples.png").text["Synthetic"].startswith("yes")  # type: ignore[attr-defined]
     assert "text" not in run  # frozen, and made by its config
     assert json.loads((shop / "run" / "config.json").read_text())["model"]["autoencoder"]["path"] == "./autoencoder"
 
@@ -126,6 +127,9 @@ def test_what_is_there_is_not_made_again(shop: Path, tmp_path: Path) -> None:
     assert call(*words, "--seed", 9, "--overwrite").exit_code == 0
     assert rows(out)[0]["seed"] == "9"
     assert (out / "000000.png").read_bytes() != before["000000.png"]
+    fewer = call("generate", PROMPTS[0], "--model", shop / "run", "-o", out, "--overwrite")
+    assert fewer.exit_code == 0, fewer.output
+    assert [path.name for path in sorted(out.glob("0*.png"))] == ["000000.png"]  # none of the old request stays
 
 
 def test_what_was_made_stays_when_a_person_stops_it(
@@ -238,8 +242,8 @@ def test_a_run_with_a_missing_component_is_refused(shop: Path, tmp_path: Path, p
 
 
 def test_models_that_cannot_generate_are_refused(shop: Path, tmp_path: Path) -> None:
-    refused(call("generate", "a disc", "--model", "nuclei-small", "-o", tmp_path / "out"), "no generator")
-    refused(call("generate", "a disc", "--model", shop / "ae", "-o", tmp_path / "out"), "no generator")
+    refused(call("generate", "a disc", "--model", "nuclei-small", "-o", tmp_path / "out"), "makes no images")
+    refused(call("generate", "a disc", "--model", shop / "ae", "-o", tmp_path / "out"), "makes no images from prompts")
     refused(call("generate", "a disc", "--model", tmp_path / "x", "-o", tmp_path / "out"), "no model or run folder")
     image = shop / "data" / "images" / "case0.png"
     refused(call("segment", image, "--model", shop / "run", "-o", tmp_path / "out"), "cannot segment")

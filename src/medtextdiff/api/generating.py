@@ -18,6 +18,7 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import images, tables
 from medtextdiff.data.atomic import check_place, whole_file
 from medtextdiff.data.errors import OutputExists
+from medtextdiff.data.generated import SYNTHETIC
 from medtextdiff.evaluation.pictures import grid
 from medtextdiff.training.disk import write_json
 from medtextdiff.types import Picture
@@ -96,7 +97,7 @@ def generate_files(
     settings = loaded.settings(steps=steps, guidance=guidance, sampler=sampler)
     loaded.check_prompts(placed)
     wanted = [text for _, text in placed for _ in range(num)]
-    request = [Made(f"{k:06d}.png", text, seed + k) for k, text in enumerate(wanted)]
+    request = [Made(_name(k), text, seed + k) for k, text in enumerate(wanted)]
     return _fulfil(loaded, settings, request, out, num, batch_size, overwrite, progress)
 
 
@@ -142,9 +143,7 @@ def _fulfil(
 
 def _about(loaded: Generator, settings: Any) -> dict[str, str]:
     """What every image says of itself. Not its prompt, which may speak of a patient."""
-    return {
-        "Synthetic": "yes; made by a model, no image of a patient",
-        "Software": "medtextdiff",
+    return SYNTHETIC | {
         "Model": Path(loaded.name).name,
         "Model-SHA256": loaded.sha256,
         "Sampler": settings.sampler,
@@ -163,8 +162,8 @@ def _begin(out: Path, about: dict[str, str], request: Sequence[Made], overwrite:
     asked = about | {"images": len(request), "request": hashlib.sha256(text.encode()).hexdigest()}
     path = out / REQUEST
     there = {line.file for line in request if (out / line.file).exists()}
+    before = _read_request(path)
     if not overwrite:
-        before = _read_request(path)
         if before is None and (there or (out / TABLE).exists()):
             raise OutputExists(f"{out} holds images already, of no request known; give another -o, or --overwrite")
         if before not in (None, asked):
@@ -173,12 +172,22 @@ def _begin(out: Path, about: dict[str, str], request: Sequence[Made], overwrite:
                 "keep them, or --overwrite"
             )
     out.mkdir(parents=True, exist_ok=True)
-    if overwrite:
-        for name in there:
-            (out / name).unlink()
+    if overwrite:  # an image of the old request must not stay beside those of the new one
+        for name in {*there, *_files_of(before), TABLE, SHEET}:
+            (out / name).unlink(missing_ok=True)
         there = set()
     write_json(path, asked)
     return there
+
+
+def _name(k: int) -> str:
+    return f"{k:06d}.png"
+
+
+def _files_of(asked: Any) -> list[str]:
+    """The images that a request.json speaks of; none where it is damaged."""
+    num = asked.get("images") if isinstance(asked, dict) else None
+    return [_name(k) for k in range(num)] if isinstance(num, int) else []
 
 
 def _read_request(path: Path) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from medtextdiff.api.computing import device_of, digest, precision_of
 from medtextdiff.config import ConfigError, nearest
 from medtextdiff.recipes import lora_run, msdm_run, run_folder
-from medtextdiff.training.components import check_components, load_components
+from medtextdiff.training.components import load_components
 
 LONGEST = 512  # tokens of a prompt; a longer text is no prompt but a report
 _SEEDS = 2**62
@@ -158,11 +158,13 @@ def load_generator(
     """
     run = run_folder.read_config(folder)
     if not isinstance(run, Run):
-        raise ConfigError(f"{name} is no generator but a {run.kind()}; give a run of a synthesis recipe")
+        raise ConfigError(
+            f"{name} makes no images from prompts; give a run of a synthesis recipe, or a generator that ships"
+        )
     run = _on_base(run, name, {"base": base, "prior_base": prior_base})
     where = device_of(device)
     computed_in = precision_of(precision, where)
-    hashes = check_components(folder)
+    hashes = run_folder.check(folder)
     system: Any = run.build_model(folder)
     load_components(system, folder, built=run_folder.own_parts(run.model))
     system = system.requires_grad_(False).eval().to(where).to(memory_format=torch.channels_last)

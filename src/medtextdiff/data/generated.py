@@ -7,6 +7,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.tables import join, read_table
 
 TABLE = "prompts.csv"
+SYNTHETIC = {"Synthetic": "yes; made by a model, no image of a patient", "Software": "medtextdiff"}  # text of a PNG
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Sheets of many small images: contact sheets, and pairs beside each other."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 _GAP, _PAPER = 4, 255
 
@@ -28,10 +29,12 @@ def sheet(images: Sequence[UInt8[np.ndarray, "H W 3"]], *, columns: int, side: i
     return paper
 
 
-def png_bytes(image: UInt8[np.ndarray, "H W 3"]) -> bytes:
-    """The image as PNG without any other content: no text, no times, no names."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, format="PNG", optimize=True)
+def png_bytes(image: UInt8[np.ndarray, "H W 3"], text: Mapping[str, str] | None = None) -> bytes:
+    """The image as PNG with this text and no other content: no times, no names."""
+    file, about = io.BytesIO(), PngInfo()
+    for name, value in (text or {}).items():
+        about.add_text(name, value)
+    Image.fromarray(np.ascontiguousarray(image)).save(file, format="PNG", optimize=True, pnginfo=about)
     return file.getvalue()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
+from medtextdiff.data.generated import SYNTHETIC
 from medtextdiff.data.images import write_picture
 from medtextdiff.diffusion import sampling
 from medtextdiff.evaluation.pictures import grid
@@ -146,5 +147,5 @@ class _Conclusion:
             part = prompts[first : first + 4]
             images = model.sample(part, list(range(first, first + len(part))), size, self._run.use)
             found += list(images.permute(0, 2, 3, 1).cpu().numpy())
-        write_picture(run_dir / SHEET, Picture(grid(found, columns=8)), overwrite=True)
+        write_picture(run_dir / SHEET, Picture(grid(found, columns=8), header={"text": SYNTHETIC}), overwrite=True)
         return [SHEET]
