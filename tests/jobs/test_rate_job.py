@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -58,6 +59,26 @@ def test_the_page_tells_nothing_of_what_is_real(world):
             modes.add(image.mode)
             assert image.info == {}  # no text chunk says "Synthetic"
     assert (sizes, modes) == ({(32, 32)}, {"RGB"})
+
+
+def test_real_images_are_framed_as_the_generated_are(world, tmp_path):
+    """A border around the whole image stays when it is squeezed; cutting its middle out loses the left and right."""
+    for name, shape in (("wide", (32, 64, 3)), ("made", (32, 32, 3))):
+        (tmp_path / name).mkdir()
+        pixels = np.zeros(shape, dtype=np.uint8)
+        pixels[:, :8] = 255
+        for k in range(8):
+            Image.fromarray(pixels).save(tmp_path / name / f"{k}.png")
+    for fit, bright in (("squeeze", True), ("crop", False)):
+        words = ("rate", "make", tmp_path / "wide", tmp_path / "made", "-n", 12, "--fit", fit, "-o", tmp_path / fit)
+        done = call(*words)
+        assert done.exit_code == 0, done.output
+        assert key(tmp_path / fit)["fit"] == fit
+        systems = {number: system for number, _, system, _ in key(tmp_path / fit)["items"]}
+        for item in shown(tmp_path / fit)["items"]:
+            if systems[item["number"]] == "real":
+                with Image.open(io.BytesIO(base64.b64decode(item["image"].partition(",")[2]))) as image:
+                    assert (np.asarray(image)[0, :3, 0] > 200).all() == bright
 
 
 def test_prompts_do_not_tell_either(world):
@@ -148,6 +169,7 @@ def test_the_same_file_twice_and_files_that_are_none(world, tmp_path):
         (("data", "alphanet", "alphanet"), "two systems cannot both be called 'alphanet'"),
         (("data", "alphanet", "--size", "5"), "cannot be shown at 5 pixels"),
         (("data", "alphanet", "--split", "test"), "no split 'test'"),
+        (("data", "alphanet", "--fit", "crp"), "no fit 'crp'"),
     ],
 )
 def test_a_sheet_that_cannot_be_made_is_one_line(words, says, world, tmp_path):

@@ -36,12 +36,13 @@ def rate_make(
     seed: int = 0,
     split: str | None = None,
     size: int | None = None,
+    fit: str = "squeeze",
     overwrite: bool = False,
     progress: Say = lambda line: None,
 ) -> dict[str, str]:
     """Write `study.html`, for the raters, and `key.json`, which they must not see, into the folder `out`.
 
-    All images are cut to squares of one size and stored anew, without names and metadata, so that neither tells.
+    All images become squares of one size and are stored anew, without names and metadata, so that neither tells.
 
     Args:
         real: a data set, a folder with `prompts.csv`, or a folder of images.
@@ -49,6 +50,7 @@ def rate_make(
         num: images in all, half of them real; a tenth are shown twice besides.
         split: of the data set; None: all of it.
         size: of a side; None: the shortest side of all images that are shown, at most 768.
+        fit: how images become square, "squeeze" or "crop": as the generators' training did, else the framing tells.
 
     Raises:
         ConfigError, DataError: folders, names or numbers that cannot be used; FileExistsError: `out` is there.
@@ -56,6 +58,7 @@ def rate_make(
     out = Path(out)
     check_free(out, overwrite, (PAGE, KEY))
     check_place(out)
+    image_sets.check_fit(fit)
     if size is not None and not 16 <= size <= _MAX_SIDE:
         raise ConfigError(f"images cannot be shown at {size} pixels; give 16 to {_MAX_SIDE}")
     pools = {study.REAL: _real(Path(real), split, seed)} | _systems([Path(folder) for folder in synthetic])
@@ -70,18 +73,18 @@ def rate_make(
     shown = [
         study_page.Shown(
             item.number,
-            pictures.png_uri(image_sets.square(read[item.image], side, "crop")),
+            pictures.png_uri(image_sets.square(read[item.image], side, fit)),
             pools[item.system][item.image],
         )
         for item in items
     ]
     told = [[item.number, item.image, item.system, item.repeats] for item in items]
-    sheet_id = hashlib.sha256(json.dumps([told, seed, side, prompts]).encode()).hexdigest()[:12]
+    sheet_id = hashlib.sha256(json.dumps([told, seed, side, fit, prompts]).encode()).hexdigest()[:12]
     write_folder(
         out,
         {
             PAGE: study_page.page(sheet_id, shown, prompts=prompts),
-            KEY: json.dumps(_key(sheet_id, told, seed, prompts), indent=1) + "\n",
+            KEY: json.dumps(_key(sheet_id, told, seed, prompts) | {"fit": fit}, indent=1) + "\n",
         },
     )
     systems = {name: str(sum(item.system == name and item.repeats is None for item in items)) for name in pools}
