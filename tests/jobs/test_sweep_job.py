@@ -49,7 +49,11 @@ def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp
     figures = [row["figures"]["fid"]["mean"] for row in report["rows"]]
     assert len(set(figures)) == 3
     with open(out / "report" / "table.csv", encoding="utf-8", newline="") as file:
-        assert [float(line["fid_mean"]) for line in csv.DictReader(file)] == pytest.approx(figures)
+        lines = list(csv.DictReader(file))
+    assert [float(line["fid_mean"]) for line in lines[1:]] == pytest.approx(figures)
+    assert lines[0]["sampler"] == "real, trained on (the floor)"
+    assert float(lines[0]["fid_mean"]) < min(figures)
+    assert report["meta"]["extractor sha256"]
     assert "guidance 1" in (out / "report" / "report.html").read_text()
     kept = out / "rows" / "dpm++-4-2.json"
     before = kept.stat().st_mtime_ns

@@ -24,6 +24,7 @@ from medtextdiff.training.disk import write_json
 
 Say = Callable[[str], None]
 _OURS = {"rows", "report"}
+_REFERENCE = "real"  # the row that no setting has
 
 
 class Setting(NamedTuple):
@@ -69,7 +70,7 @@ def sweep(
         num: images a seed; None: as many as real images of `split`. The rest as `evaluate_synthesis`.
 
     Returns:
-        The table: its head, and a row for each setting.
+        The table: its head, the floor (real images against real ones), and a row for each setting.
 
     Raises:
         ConfigError, DataError: a run, data set, value or option that cannot be used; told before anything is made.
@@ -90,18 +91,25 @@ def sweep(
     todo = _settings(model, guidance, steps, samplers)
     same = {"split": split, "train_split": train_split, "num": num, "seeds": list(seeds), "extractor": extractor}
     made_with = same | {"set": list(settings), "fit": fit, "data": str(Path(data).resolve()), "model": model.sha256}
+    extract = feature_extractors.build(extractor, settings)
     made_with |= {"device": str(model.device), "precision": model.precision}
-    kept = {setting: _kept(place, setting, made_with) for setting in todo}
-    work = _Work(model, Path(data), split, train_split, num, seeds, extractor, settings, fit, device, progress)
+    made_with = dict(extract.about) | made_with
+    reference = _kept(_path(place, _REFERENCE), made_with)
+    kept = {setting: _kept(_path(place, setting.name), made_with) for setting in todo if reference}
+    work = _Work(model, Path(data), split, train_split, num, seeds, extract, fit, device, progress)
     rows = {setting: row for setting, row in kept.items() if row is not None}
     for number, setting in enumerate(todo, 1):
         if setting not in rows:
             rows[setting] = work.row(setting)
-            write_json(_path(place, setting), {"made_with": made_with} | rows[setting])
+            if reference is None:
+                reference = work.reference()
+                write_json(_path(place, _REFERENCE), {"made_with": made_with} | reference)
+            write_json(_path(place, setting.name), {"made_with": made_with} | rows[setting])
         progress(f"{number}/{len(todo)} {setting.name}")
     meta = made_with | {"command": _command(run, data, out, guidance, steps, samplers, made_with)}
     meta |= {"medtextdiff": __version__}
-    report = {"format": 1, "rows": [rows[setting] for setting in todo], "meta": meta}
+    assert reference is not None
+    report = {"format": 1, "reference": reference["rows"], "rows": [rows[setting] for setting in todo], "meta": meta}
     head, lines = sweep_page.HEAD, sweep_page.lines_of(report)
     page = write_folder(
         place / "report",
@@ -120,11 +128,11 @@ class _Work:
 
     def __init__(
         self, model: Any, data: Path, split: str, train_split: str, num: int | None, seeds: Sequence[int],
-        extractor: str, settings: Sequence[str], fit: str, device: str, progress: Say,
+        extractor: Any, fit: str, device: str, progress: Say,
     ) -> None:  # fmt: skip
         self._model, self._seeds, self._fit = model, seeds, fit
         self._device, self._progress = device_of(device), progress
-        self._extractor = feature_extractors.build(extractor, settings)
+        self._extractor = extractor
         real = detect(data).build()  # type: ignore[attr-defined]
         self._records = {name: image_sets.each_once(real.records(name)) for name in dict.fromkeys((split, train_split))}
         self._split, self._train_split = split, train_split
@@ -155,6 +163,16 @@ class _Work:
             "seconds": seconds,
             "figures": {name: _ends(interval) for name, interval in found.figures.items()},
             "adherence": [asdict(line) | {"right": _ends(line.right), "real": _ends(line.real)} for line in groups],
+        }
+
+    def reference(self) -> dict[str, Any]:
+        """The floor: real images against real ones. After the first row."""
+        assert self._figures is not None
+        return {
+            "rows": [
+                {"name": row.name, "images": row.images, "figures": {k: _ends(v) for k, v in row.figures.items()}}
+                for row in self._figures.reference_rows()
+            ]
         }
 
     @cached_property
@@ -192,8 +210,7 @@ def _settings(model: Any, guidance: Sequence[float], steps: Sequence[int], sampl
     return found
 
 
-def _kept(out: Path, setting: Setting, made_with: dict[str, Any]) -> dict[str, Any] | None:
-    path = _path(out, setting)
+def _kept(path: Path, made_with: dict[str, Any]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
@@ -202,12 +219,12 @@ def _kept(out: Path, setting: Setting, made_with: dict[str, Any]) -> dict[str, A
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; delete it, and that row is made again") from None
     if not same:
-        raise ConfigError(f"{out} holds rows of another model, data set or option; choose another -o")
+        raise ConfigError(f"{path.parents[1]} holds rows of another model, data set or option; choose another -o")
     return row
 
 
-def _path(out: Path, setting: Setting) -> Path:
-    return out / "rows" / f"{setting.name}.json"
+def _path(out: Path, name: str) -> Path:
+    return out / "rows" / f"{name}.json"
 
 
 def _ends(interval: Interval) -> dict[str, float | None]:

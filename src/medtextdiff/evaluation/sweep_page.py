@@ -12,6 +12,8 @@ HEAD = ("setting", *(synthesis.NAMES[name] for name in _SHOWN), "claims right (%
 def lines_of(report: Mapping[str, Any]) -> list[list[str]]:
     """The rows below HEAD."""
     rows = []
+    for row in report["reference"]:
+        rows.append([row["name"], *(_text(row["figures"].get(name)) for name in _SHOWN), "", "", ""])
     for row in report["rows"]:
         right, shuffled = _claims(row)
         figures = [_text(row["figures"].get(name)) for name in _SHOWN]
@@ -25,6 +27,9 @@ def plain(report: Mapping[str, Any]) -> tuple[list[str], list[list[object]]]:
     ends = ("mean", "low", "high")
     head = ["sampler", "steps", "guidance", "images", *(f"{name}_{end}" for name in _SHOWN for end in ends)]
     rows: list[list[object]] = []
+    for row in report["reference"]:
+        figures = [row["figures"].get(name, {}).get(end) for name in _SHOWN for end in ends]
+        rows.append([row["name"], None, None, row["images"], *figures, None, None, None])
     for row in report["rows"]:
         figures = [row["figures"].get(name, {}).get(end) for name in _SHOWN for end in ends]
         rows.append([*row["setting"].values(), row["images"], *figures, *_claims(row), row["seconds"]])
@@ -35,8 +40,9 @@ def render(report: Mapping[str, Any]) -> str:
     """The whole page, of what goes to report.json."""
     spread = " or ".join(sorted({row["spread"] for row in report["rows"]}))
     caption = (
-        f"Against as many real images of the split {report['meta']['split']}; 95 % intervals over {spread}. The first "
-        "row is the run's own setting, each other changes one thing of it. Claims: what prompts say, classifiers find."
+        f"Against as many real images of the split {report['meta']['split']}; 95 % intervals over {spread}. Below the "
+        "floor (real images in the place of the generated) stands the run's own setting; each other changes one thing "
+        "of it. Claims: what prompts say, classifiers find."
     )
     facts = [(name, str(value)) for name, value in report["meta"].items()]
     sections = [
