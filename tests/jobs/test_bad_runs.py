@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import skimage
 import torch
 
+from medtextdiff.recipes import run_folder
 from medtextdiff.training import disk
 from tests.jobs.conftest import RECIPE, SECRET, call, half, refused, rewrite
 
@@ -229,3 +231,18 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
     }
     refused(call(*words[command], "-o", tmp_path / "out"), "may not be written to")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_was_trained_beside_another_component_is_refused(tmp_path: Path) -> None:
+    """What a run reads of the package, without having it in its own folder, is pinned by its hash."""
+    run = tmp_path / "run"
+    shutil.copytree(run_folder.PRETRAINED / "nuclei-small", run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["built_on"] == run_folder.foundations(run_folder.read_config(run))
+    assert list(manifest["built_on"]) == ["builtin:modernbert-small/text"]
+    assert run_folder.check(run) == manifest["files"]
+    manifest["built_on"]["builtin:modernbert-small/text"] = "0" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    picture = Path(skimage.__file__).parent / "data" / "ihc.png"
+    refused(call("segment", picture, "-m", run, "-o", tmp_path / "o"), "trained beside another builtin:modernbert")
+    refused(call("pack", run, "-o", tmp_path / "p"), "trained beside another builtin:modernbert")

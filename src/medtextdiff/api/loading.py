@@ -15,7 +15,7 @@ from medtextdiff.recipes import run_folder, segmentation_run
 from medtextdiff.segmentation import feature_bank
 from medtextdiff.segmentation.graphs.description import is_export
 from medtextdiff.segmentation.graphs.description import read as read_description
-from medtextdiff.training.components import check_components, load_components
+from medtextdiff.training.components import load_components
 
 
 def load(
@@ -80,7 +80,7 @@ def load_segmenter(
         return _load_export(folder, str(name_or_run), device, precision, runtime)
     if runtime in ("auto", exports.TORCH):
         return _load_run(folder, str(name_or_run), device_of(device), precision, bank)
-    sha256 = digest(check_components(folder))
+    sha256 = digest(run_folder.check(folder))
     place = exports.cache_place(sha256, runtime)
     if not place.exists():
         progress(f"exporting {name_or_run} to {runtime}, once; it is kept in {place}")
@@ -98,7 +98,7 @@ def _load_run(
     precision: str,
     bank: str | Path | feature_bank.Config | None = None,
 ) -> Model:
-    hashes = check_components(folder)
+    hashes = run_folder.check(folder)
     run = _segmentation_run(folder, name)
     segmenter = run.build_model(folder)
     load_components(segmenter, folder, built=run_folder.own_parts(run.model))

@@ -40,7 +40,7 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
     check_place(target)
     settled = _settled(run_folder.read_config(source), settings)
     refuse_export(source)
-    names = list(components.check_components(source))
+    names = list(run_folder.check(source))
     with disk.whole_folder(target) as folder:
         for name in names:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,8 +48,11 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
         run_folder.write_config(settled, folder)
         _forget_folders(folder / run_folder.CONFIG)
         hashes = {name: disk.sha256(folder / name) for name in names}
-        hours = training_time.training_hours(source)
-        sealed: dict[str, Any] = {"files": hashes} | ({} if hours is None else {training_time.KEY: round(hours, 2)})
+        sealed: dict[str, Any] = {"files": hashes}
+        if built_on := run_folder.foundations(settled):
+            sealed[components.BUILT_ON] = built_on
+        if (hours := training_time.training_hours(source)) is not None:
+            sealed[training_time.KEY] = round(hours, 2)
         disk.write_json(folder / components.MANIFEST, sealed)
         if (source / CARD).is_file():
             shutil.copy(source / CARD, folder / CARD)

@@ -81,7 +81,9 @@ def finish(
     `also` names further files in the folder that the manifest shall seal, `kept` frozen components to be saved, too.
     """
     run_folder.write_config(_with_own_parts(run, model, kept), run_dir)
-    components.save_components(model, run_dir, dtype=dtype, also=[run_folder.CONFIG, *also], kept=kept)
+    built_on = run_folder.foundations(run_folder.read_config(run_dir))
+    also = [run_folder.CONFIG, *also]
+    components.save_components(model, run_dir, dtype=dtype, also=also, kept=kept, built_on=built_on)
 
 
 def _with_own_parts(run: Config, model: Any, kept: Sequence[str]) -> Config:

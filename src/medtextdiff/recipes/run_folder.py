@@ -5,13 +5,16 @@ In a config a path is written as it is, or
 - `./NAME`: a folder within the run folder, so that a run can be moved.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TypeVar
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError, from_json, map_strings, nearest, to_json
+from medtextdiff.training.components import BUILT_ON, MANIFEST, check_components
 from medtextdiff.training.disk import write_json
+from medtextdiff.training.errors import RunError
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 CONFIG = "config.json"
@@ -34,16 +37,60 @@ def locate(settings: C, run_dir: Path | None = None) -> C:
 
     def real(text: str) -> str:
         if text.startswith(_BUILTIN):
-            name, _, inside = text.removeprefix(_BUILTIN).partition("/")
-            if name not in builtin_names():
-                raise ConfigError(f"'{name}' does not ship with this package; {nearest(name, builtin_names())}")
-            return str(PRETRAINED / name / inside)
+            folder, inside = _builtin(text)
+            return str(folder / inside)
         if text.startswith("./") and run_dir is not None:
             return str(run_dir / text.removeprefix("./"))
         return text
 
     located: C = map_strings(settings, real)
     return located
+
+
+def _builtin(text: str) -> tuple[Path, str]:
+    name, _, inside = text.removeprefix(_BUILTIN).partition("/")
+    if name not in builtin_names():
+        raise ConfigError(f"'{name}' does not ship with this package; {nearest(name, builtin_names())}")
+    return PRETRAINED / name, inside
+
+
+def foundations(settings: config.Config) -> dict[str, str]:
+    """The `builtin:` paths of a config, each with one SHA-256 for the files there, by their manifest.
+
+    Raises:
+        ConfigError: no such builtin folder; the nearest name is offered.
+    """
+    found: dict[str, str] = {}
+
+    def note(text: str) -> str:
+        if text.startswith(_BUILTIN):
+            folder, inside = _builtin(text)
+            files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+            told = [f"{file}{value}" for file, value in sorted(files.items()) if file.startswith(inside)]
+            found[text] = hashlib.sha256("".join(told).encode()).hexdigest()
+        return text
+
+    map_strings(settings, note)
+    return found
+
+
+def check(run_dir: Path) -> dict[str, str]:
+    """The files of a finished run with their SHA-256, after checking them, and what the run stands on.
+
+    Raises:
+        RunError: a file is missing or was changed, or a component that ships is not the one that it was trained beside.
+        ConfigError: such a component does not ship.
+    """
+    hashes = check_components(run_dir)
+    told = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8")).get(BUILT_ON, {})
+    here = foundations(read_config(run_dir)) if told else {}
+    for path, value in told.items():
+        if here.get(path) != value:
+            raise RunError(
+                f"{run_dir} was trained beside another {path} than this version of medtextdiff has; use the version "
+                "that it was trained with, or train it again"
+            )
+    return hashes
 
 
 def write_config(run: config.Config, run_dir: Path) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from medtextdiff.training import disk, weights
 from medtextdiff.training.errors import RunError
 
 MANIFEST = "manifest.json"
+BUILT_ON = "built_on"
 
 
 def save_components(
@@ -22,6 +23,7 @@ def save_components(
     dtype: torch.dtype | None = None,
     also: Iterable[str] = (),
     kept: Iterable[str] = (),
+    built_on: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Write what was trained of each direct child of `model` to `run_dir/NAME/`, and return the files' SHA-256.
 
@@ -30,7 +32,7 @@ def save_components(
     parameters and their buffers; a child without trainable parameters not at all, unless `kept` names it (it must have
     one of the two). Parameters of the model itself go to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16,
     for shipping) is for floating-point tensors. `also` names further files in `run_dir`, already there, that the
-    manifest shall seal (`config.json`).
+    manifest shall seal (`config.json`). `built_on`: hashes of what the weights were trained beside, for the manifest.
 
     Raises:
         RunError: the disk is full or refuses; each component is written whole or not at all.
@@ -47,7 +49,7 @@ def save_components(
         written.append(run_dir / "model.safetensors")
     written += [run_dir / name for name in also]
     hashes = {path.relative_to(run_dir).as_posix(): disk.sha256(path) for path in written}
-    disk.write_json(run_dir / MANIFEST, {"files": hashes})
+    disk.write_json(run_dir / MANIFEST, {"files": hashes} | ({BUILT_ON: dict(built_on)} if built_on else {}))
     return hashes
 
 
