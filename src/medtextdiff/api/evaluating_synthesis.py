@@ -21,7 +21,7 @@ from medtextdiff.data.sources import detect
 from medtextdiff.evaluation import synthesis, synthesis_report
 from medtextdiff.evaluation.cost import Cost
 from medtextdiff.evaluation.report_folder import check_free
-from medtextdiff.recipes.run_folder import CONFIG
+from medtextdiff.recipes.run_folder import CONFIG, PRETRAINED
 from medtextdiff.types import Record
 
 Say = Callable[[str], None]
@@ -150,7 +150,9 @@ def _made(
     generating_for_evaluation.check_generator(model, source)
     prompts = generating_for_evaluation.draw_prompts(records, num or len(records), int(seeds[0]))
     images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
-    cost = generating_for_evaluation.cost_of(model, folder, prompts, options)
+    cost = generating_for_evaluation.cost_of(
+        model, folder if folder.is_dir() else PRETRAINED / source, prompts, options
+    )
     return _Made(images, [], cost, model)
 
 

@@ -1,7 +1,7 @@
 """The commands that judge synthetic images: score them, and have people rate them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -133,15 +133,15 @@ def rate_make(
     seed: Annotated[int, typer.Option(help="Decides which images, and their order.")] = 0,
     split: Annotated[str | None, typer.Option(help="Of the real data set; default: all of it.")] = None,
     size: Annotated[int | None, typer.Option(help="Side in pixels; default: the smallest image's.")] = None,
+    fit: Annotated[str, typer.Option(help="How images become square: squeeze or crop.")] = "squeeze",
     overwrite: Overwrite = False,
 ) -> None:
     """Write a page for raters, and the key that says which image is which."""
     from medtextdiff import api
 
     with one_line_errors():
-        done = api.rate_make(
-            real, synthetic, out=output, num=num, seed=seed, split=split, size=size, overwrite=overwrite, progress=say
-        )
+        options: dict[str, Any] = {"num": num, "seed": seed, "split": split, "size": size, "fit": fit}
+        done = api.rate_make(real, synthetic, out=output, **options, overwrite=overwrite, progress=say)
         table(["what", "value"], [[name, text] for name, text in done.items()])
 
 

@@ -23,6 +23,7 @@ FILES = (
     "report.json", "report.html", "quality.csv", "adherence.csv", "per_image.csv", "samples.png", "closest_pairs.png",
 )  # fmt: skip
 _PAIR_SHEETS = 12
+_GENERATED = "generated"  # the row that the rest is held against
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ def write(out_dir: Path, content: Content) -> Path:
     pairs = sheets.sheet(content.pairs[: 2 * _PAIR_SHEETS], columns=6)
     files: dict[str, str | bytes] = {
         "report.json": _json(content),
-        "quality.csv": _quality_csv(content.quality),
+        "quality.csv": _quality_csv(content),
         "per_image.csv": csv_text(*content.per_image),
-        "samples.png": sheets.png_bytes(shown),
-        "closest_pairs.png": sheets.png_bytes(pairs),
+        "samples.png": sheets.png_bytes(shown, {"Synthetic": "in part; the rows behind the real images"}),
+        "closest_pairs.png": sheets.png_bytes(pairs, {"Synthetic": "in part; the left image of each pair"}),
         "report.html": _page(content, pairs),
     }
     if content.groups:
@@ -129,26 +130,28 @@ def _audit(found: Audit) -> dict[str, Any]:
     }
 
 
-def _quality_csv(rows: Sequence[synthesis.Row]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row.figures))
+def _quality_csv(content: Content) -> str:
+    names = list(dict.fromkeys(name for row in content.quality for name in row.figures))
+    cost = asdict(content.cost) if content.cost else {}
     head = ["row", "images", "interval_over", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]
     empty = Interval(math.nan, math.nan, math.nan)
-    return csv_text(
-        head,
-        (
-            [row.name, row.images, row.spread, *(value for name in names for value in row.figures.get(name, empty))]
-            for row in rows
-        ),
-    )
+
+    def line(row: synthesis.Row) -> list[object]:
+        figures = [value for name in names for value in row.figures.get(name, empty)]
+        costs = [value if row.name == _GENERATED else None for value in cost.values()]
+        return [row.name, row.images, row.spread, *figures, *costs]
+
+    return csv_text([*head, *cost], map(line, content.quality))
 
 
 def _adherence_csv(content: Content) -> str:
-    head = ["kind", "name", "claims", "right", "low", "high", "shuffled", "real", "real_shuffled", "relative", "kept"]
+    head = ["kind", "name", "claims", "images", "right", "low", "high", "shuffled", "real", "real_shuffled", "relative",
+            "kept"]  # fmt: skip
     kinds = (("group", content.groups), ("attribute", content.attributes))
     return csv_text(
         head,
         (
-            [kind, line.name, line.claims, *line.right, line.shuffled, line.real.mean, line.real_shuffled,
+            [kind, line.name, line.claims, line.images, *line.right, line.shuffled, line.real.mean, line.real_shuffled,
              line.relative, line.kept]
             for kind, lines in kinds
             for line in lines
@@ -173,8 +176,6 @@ def _page(content: Content, pairs: np.ndarray) -> str:
     sections.append(pages.section("Memorisation", *_memorisation(content, pairs)))
     if content.utility:
         sections.append(pages.section("Utility", *_utility(content)))
-    if content.cost:
-        sections.append(pages.section("Cost", pages.facts(_cost(content.cost))))
     if content.challenge:
         figures = [[name, _number(value)] for name, value in content.challenge.items()]
         sections.append(pages.section("Challenge", pages.table(content.challenge_says, ["Figure", "Value"], figures)))
@@ -185,7 +186,7 @@ def _page(content: Content, pairs: np.ndarray) -> str:
 
 
 def _generated(content: Content) -> synthesis.Row:
-    return next(row for row in content.quality if row.name == "generated")
+    return next(row for row in content.quality if row.name == _GENERATED)
 
 
 def _cards(content: Content) -> list[tuple[str, str, str]]:
@@ -212,6 +213,10 @@ def _quality(content: Content) -> list[str]:
         ]
         for name in names
     ]
+    lines += [
+        [name, *(value if row.name == _GENERATED else "–" for row in content.quality)]
+        for name, value in (_cost(content.cost) if content.cost else [])
+    ]
     head = ["Figure", *(row.name[:1].upper() + row.name[1:] for row in content.quality)]
     row = _generated(content)
     caption = (
@@ -235,6 +240,7 @@ def _adherence(content: Content) -> list[str]:
             [
                 line.name,
                 str(line.claims),
+                str(line.images),
                 _percent(line.right),
                 f"{100 * line.shuffled:.1f}",
                 _percent(line.real),
@@ -245,10 +251,20 @@ def _adherence(content: Content) -> list[str]:
             for line in found
         ]
 
-    head = ["Attribute", "Claims", "Right (%)", "Shuffled", "Real (%)", "Real shuffled", "Of real (%)", "Kept (%)"]
+    head = [
+        "Attribute",
+        "Claims",
+        "Images",
+        "Right (%)",
+        "Shuffled",
+        "Real (%)",
+        "Real shuffled",
+        "Of real (%)",
+        "Kept (%)",
+    ]
     caption = (
         "Share of what prompts claim that classifiers, trained on real training images, find in the image [95 % "
-        "interval]. Shuffled: another image's prompt. Real: held-out real images and their own prompts."
+        "interval over images]. Shuffled: another image's prompt. Real: held-out real images and their own prompts."
     )
     says = (
         "Of real: right, as a share of the classifier's own accuracy on real images. Kept: the gain over shuffled "
@@ -278,8 +294,8 @@ def _memorisation(content: Content, pairs: np.ndarray) -> list[str]:
     ]
     head = ["Space", "Copies (%)", "Held-out real (%)", "Threshold", "Median distance", "p", "Verdict"]
     caption = (
-        "Generated images that lie closer to a training image, mirrored ones included, than all but 1 % of held-out "
-        "real images do [95 % interval]; p: the chance of so many if they lay as held-out images do."
+        "Generated images that lie closer to a training image (in pixels: or to its mirror image) than all but 1 % of "
+        "held-out real images do [95 % interval]; p: the chance of so many if they lay as held-out images do."
     )
     figure = pages.figure(
         pictures.png_uri(pairs),
@@ -303,11 +319,11 @@ def _cost(cost: Cost) -> list[tuple[str, str]]:
     if cost.gflop is not None:
         told.append(("Arithmetic an image", f"{cost.gflop:.1f} GFLOP"))
     if cost.parameters is not None:
-        told.append(("Parameters", f"{cost.parameters:,}"))
+        told.append(("Parameters, all parts", f"{cost.parameters:,}"))
     if cost.peak_mb is not None:
         told.append(("Peak memory", f"{cost.peak_mb:.0f} MB above the model"))
     if cost.training_hours is not None:
-        told.append(("Training", f"{cost.training_hours:.2f} hours"))
+        told.append(("Training, without what it began with", f"{cost.training_hours:.2f} hours"))
     return told
 
 
