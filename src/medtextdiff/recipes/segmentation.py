@@ -208,6 +208,31 @@ def unet_kvasir_10() -> Run:
     return fasttextdiff_kvasir_10().replace(model=unet.Config())
 
 
+def fasttextdiff_kvasir_10_synthetic() -> Run:
+    """The first of them with synthetic pairs of image and mask: half of each batch is real, half is theirs.
+
+    Command: medtextdiff train segmentation.fasttextdiff_kvasir_10 --set data.root=KVASIR_SEG -o FIRST
+             medtextdiff generate --prompts PROMPTS.csv --model msdm-gi-small -o MADE
+             medtextdiff pseudo-label MADE --model FIRST --no-notes -o PAIRS
+             medtextdiff train segmentation.fasttextdiff_kvasir_10_synthetic --set data.root=KVASIR_SEG
+                 --set data.more=PAIRS -o RUN
+    """
+    return _with_pairs(fasttextdiff_kvasir_10())
+
+
+def unet_kvasir_10_synthetic() -> Run:
+    """The U-Net with synthetic pairs, which it labels itself; see fasttextdiff_kvasir_10_synthetic.
+
+    Command: medtextdiff train segmentation.unet_kvasir_10_synthetic --set data.root=KVASIR_SEG
+        --set data.more=PAIRS -o RUN
+    """
+    return _with_pairs(unet_kvasir_10())
+
+
+def _with_pairs(run: Run) -> Run:
+    return run.replace(data=run.data.replace(more=("set data.more=PAIRS",)))
+
+
 def fasttextdiff_tiny() -> Run:
     """FastTextDiff at toy size from random weights: shows in seconds that an installation and a data set work.
 
