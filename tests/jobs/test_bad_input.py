@@ -163,7 +163,7 @@ def sheet(breaking: str) -> bytes:
         ("n.csv", f"image,note\ncase0.png,{SECRET} caf\xe9\n".encode("cp1252"), "is not UTF-8"),
         ("n.csv", f"image,note\ncase0.png,{SECRET}, more\n", "a note with a comma needs quotes"),
         ("n.csv", f'image,note\ncase0.png,"{SECRET}\n', "check its quotes"),
-        ("n.csv", f"image;note\ncase0.png;{SECRET}\n", "save it with commas"),
+        ("n.csv", f"image;note\ncase0.png;{SECRET}; more\n", "a note with a semicolon needs quotes"),
         ("n.xlsx", SECRET, "damaged or not an .xlsx"),
         ("n.xlsx", sheet("sheet1"), "damaged or not an .xlsx"),
         ("n.xlsx", sheet("workbook"), "damaged or not an .xlsx"),
