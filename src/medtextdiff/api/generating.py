@@ -173,7 +173,7 @@ def _begin(out: Path, about: dict[str, str], request: Sequence[Made], overwrite:
             )
     out.mkdir(parents=True, exist_ok=True)
     if overwrite:  # an image of the old request must not stay beside those of the new one
-        for name in {*there, *_files_of(before), TABLE, SHEET}:
+        for name in {*there, *_files_of(before, out), TABLE, SHEET}:
             (out / name).unlink(missing_ok=True)
         there = set()
     write_json(path, asked)
@@ -184,10 +184,11 @@ def _name(k: int) -> str:
     return f"{k:06d}.png"
 
 
-def _files_of(asked: Any) -> list[str]:
-    """The images that a request.json speaks of; none where it is damaged."""
+def _files_of(asked: Any, out: Path) -> list[str]:
+    """The images in `out` that a request.json speaks of; none where it is damaged."""
     num = asked.get("images") if isinstance(asked, dict) else None
-    return [_name(k) for k in range(num)] if isinstance(num, int) else []
+    there = [path.name for path in out.glob("*.png") if path.stem.isdecimal() and path.name == _name(int(path.stem))]
+    return [name for name in there if int(name.removesuffix(".png")) < num] if isinstance(num, int) else []
 
 
 def _read_request(path: Path) -> Any:
