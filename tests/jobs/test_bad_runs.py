@@ -246,3 +246,6 @@ def test_a_run_that_was_trained_beside_another_component_is_refused(tmp_path: Pa
     picture = Path(skimage.__file__).parent / "data" / "ihc.png"
     refused(call("segment", picture, "-m", run, "-o", tmp_path / "o"), "trained beside another builtin:modernbert")
     refused(call("pack", run, "-o", tmp_path / "p"), "trained beside another builtin:modernbert")
+    manifest["built_on"] = ["builtin:modernbert-small/text"]
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    refused(call("segment", picture, "-m", run, "-o", tmp_path / "o"), "manifest.json is damaged")

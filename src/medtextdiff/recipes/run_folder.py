@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError, from_json, map_strings, nearest, to_json
+from medtextdiff.training import weights
 from medtextdiff.training.components import BUILT_ON, MANIFEST, check_components
 from medtextdiff.training.disk import write_json
 from medtextdiff.training.errors import RunError
@@ -66,7 +67,7 @@ def foundations(settings: config.Config) -> dict[str, str]:
         if text.startswith(_BUILTIN):
             folder, inside = _builtin(text)
             files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-            told = [f"{file}{value}" for file, value in sorted(files.items()) if file.startswith(inside)]
+            told = [f"{name}{value}" for name, value in sorted(files.items()) if Path(name).is_relative_to(inside)]
             found[text] = hashlib.sha256("".join(told).encode()).hexdigest()
         return text
 
@@ -83,6 +84,8 @@ def check(run_dir: Path) -> dict[str, str]:
     """
     hashes = check_components(run_dir)
     told = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8")).get(BUILT_ON, {})
+    if not isinstance(told, dict):
+        raise RunError(f"{run_dir / MANIFEST} is damaged; {weights.RESTORE}")
     here = foundations(read_config(run_dir)) if told else {}
     for path, value in told.items():
         if here.get(path) != value:
