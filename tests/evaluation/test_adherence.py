@@ -69,32 +69,15 @@ def test_adherence_of_right_and_of_random_images(rng):
     truth = rng.integers(0, 2, size=(400, 2))
     claims = hidden(truth, rng)
     real = rng.integers(0, 2, size=(300, 2))
-    both, single = adherence.table(
-        NAMES,
-        GROUPS,
-        answers=truth,
-        claims=claims,
-        real_answers=real,
-        real_claims=real,
-        real_images=np.arange(300),
-        seed=0,
-    )
+    beside = {"real_answers": real, "real_claims": real, "real_images": np.arange(300), "seed": 0}
+    both, single = adherence.table(NAMES, GROUPS, answers=truth, claims=claims, **beside)
     assert [line.name for line in both] == ["both", "only a"]
     assert [line.name for line in single] == NAMES
     assert both[0].right.mean == 1
     assert both[0].kept == pytest.approx(1, abs=0.1)
     assert both[0].shuffled == pytest.approx(0.5, abs=0.06)
     assert both[0].claims == int((claims >= 0).sum())
-    random, _ = adherence.table(
-        NAMES,
-        GROUPS,
-        answers=rng.permutation(truth),
-        claims=claims,
-        real_answers=real,
-        real_claims=real,
-        real_images=np.arange(300),
-        seed=0,
-    )
+    random, _ = adherence.table(NAMES, GROUPS, answers=rng.permutation(truth), claims=claims, **beside)
     assert random[0].kept == pytest.approx(0, abs=0.15)
 
 
@@ -103,16 +86,8 @@ def test_attributes_that_are_hardly_claimed_have_no_line():
     claims[:20, 0] = 1
     claims[:4, 1] = 1
     answers = np.ones((50, 2), dtype=np.int64)
-    _, single = adherence.table(
-        NAMES,
-        GROUPS,
-        answers=answers,
-        claims=claims,
-        real_answers=answers,
-        real_claims=answers,
-        real_images=np.arange(50),
-        seed=0,
-    )
+    beside = {"real_answers": answers, "real_claims": answers, "real_images": np.arange(50), "seed": 0}
+    _, single = adherence.table(NAMES, GROUPS, answers=answers, claims=claims, **beside)
     assert [line.name for line in single] == ["a"]
     assert adherence.right_per_image(answers, claims)[0] == (2, 2)
     assert adherence.right_per_image(answers, claims)[30] == (0, 0)
