@@ -9,17 +9,20 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
+from medtextdiff.api import shelf
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.config import ConfigError, override
 from medtextdiff.data import note_edits, transforms
 from medtextdiff.data.atomic import check_place
+from medtextdiff.data.images import content_hash
 from medtextdiff.evaluation.report import Example, read_curves, write_report
 from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
+from medtextdiff.training.provenance import trained_on
 from medtextdiff.types import Record
 
 Say = Callable[[str], None]
@@ -38,6 +41,7 @@ def evaluate(
     mode: str | None = None,
     at: int | None = None,
     as_published: bool = False,
+    unseen: bool = False,
     settings: Sequence[str] = (),
     masks: str | None = None,
     bank: str | Path | None = None,
@@ -55,6 +59,8 @@ def evaluate(
         notes: "right"; "none"; or "wrong", each image with the next image's differing note.
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
         as_published: also score as the published code does, at 256 px against its grown masks.
+        unseen: leave out the images whose masks `model` or `against` was trained on, as told by their lock.json;
+            without it they are scored, and counted in the report.
         settings: how the models are used, e.g. "use.tile=512" or "use.flips=true", instead of how they were validated.
         masks: the folder of the masks, where it is not the one that the model was trained on.
         bank: a folder that keeps the denoiser's levels, so that no view of an image is encoded twice.
@@ -74,6 +80,17 @@ def evaluate(
     scorer = _Scorer(mode, at, as_published, progress)
     loaded = _used(load_segmenter(model, device=device, precision=precision, bank=bank), settings)
     records = records_of(loaded, data, split, masks)
+    known = _trained_on([model] if against is None else [model, against], required=unseen)
+    new = [record for record in records if record.image is None or not known or content_hash(record.image) not in known]
+    num_seen = len(records) - len(new)
+    if unseen and not new:
+        raise ConfigError(f"every image of split '{split}' of {data} was trained on; give other data")
+    if unseen:
+        records = new
+    elif num_seen:
+        progress(
+            f"{num_seen} of these {len(records)} images were trained on, so this is no test; --unseen leaves them out"
+        )
     words = _words(records, notes)
     other = None
     if against is not None:  # maybe one without levels, so without the bank
@@ -90,13 +107,14 @@ def evaluate(
         "at": at,
         "masks": masks,
     }
-    options |= {"as-published": as_published, "set": list(settings)}
+    options |= {"as-published": as_published, "unseen": unseen, "set": list(settings)}
+    told = f"{num_seen} of the split's images" + _fate(num_seen, unseen)
     write_report(
         Path(out),
         title=f"{loaded.name} on {Path(data).name} ({split})",
         rows=rows,
         summary=summary,
-        meta=_meta(loaded, data, Path(out), options, len(rows)),
+        meta=_meta(loaded, data, Path(out), options, len(rows)) | ({} if known is None else {"trained on": told}),
         pictures=lambda name: scorer.example(loaded, records, words, name),
         curves=loaded_curves(model),
         against=others,
@@ -104,6 +122,22 @@ def evaluate(
     )
     progress(f"wrote {Path(out) / 'report.html'}")
     return _as_text(summary) | {"images": str(len(rows))}
+
+
+def _trained_on(models: Sequence[str | Path], *, required: bool) -> frozenset[str] | None:
+    """The hashes of all images that one of the models was trained on; None where no model tells."""
+    told = {model: trained_on(shelf.find(model)) for model in models}
+    silent = [model for model, hashes in told.items() if hashes is None]
+    if silent and required:
+        raise ConfigError(f"{silent[0]} has no lock.json, which tells what it was trained on; leave out --unseen")
+    found = [hashes for hashes in told.values() if hashes is not None]
+    return frozenset[str]().union(*found) if found else None
+
+
+def _fate(num_seen: int, unseen: bool) -> str:
+    if not num_seen:
+        return ""
+    return ", left out" if unseen else ", scored as well: no test"
 
 
 def _used(model: Model, settings: Sequence[str]) -> Model:

@@ -152,6 +152,9 @@ def evaluate(
     as_published: Annotated[
         bool, typer.Option("--as-published", help="Also score as the published code does.")
     ] = False,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Leave out the images whose masks the run was trained on.")
+    ] = False,
     masks: Masks = None,
     bank: Bank = None,
     settings: Annotated[
@@ -176,6 +179,7 @@ def evaluate(
             mode=mode,
             at=at,
             as_published=as_published,
+            unseen=unseen,
             settings=settings or [],
             masks=masks,
             bank=bank,

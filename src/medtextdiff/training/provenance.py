@@ -49,6 +49,16 @@ def write_lock(
     return lock
 
 
+def trained_on(run_dir: Path) -> frozenset[str] | None:
+    """The hashes of the files a run was trained on, or None where it has no `lock.json` (a packed model).
+
+    Raises:
+        RunError: its lock.json is damaged.
+    """
+    path = run_dir / "lock.json"
+    return frozenset(_read(path)["data"].values()) if path.exists() else None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         lock = json.loads(path.read_text(encoding="utf-8"))

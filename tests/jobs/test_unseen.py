@@ -1,0 +1,62 @@
+"""`evaluate` knows which images the run was trained on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.jobs.conftest import call
+
+
+def _rows(report: Path) -> list[str]:
+    return [line.split(",")[0] for line in (report / "per_image.csv").read_text().splitlines()[1:]]
+
+
+def _meta(report: Path) -> dict[str, str]:
+    return json.loads((report / "report.json").read_text())["meta"]
+
+
+@pytest.fixture
+def mixed(data_dir: Path, run_dir: Path) -> tuple[Path, Path]:
+    """The run, and its data after case0 and case1, which it was trained on, became validation images."""
+    table = data_dir / "notes.csv"
+    lines = table.read_text().splitlines()
+    lines[1:3] = [line.replace(",train,", ",val,") for line in lines[1:3]]
+    table.write_text("\n".join(lines) + "\n")
+    return run_dir, data_dir
+
+
+def test_images_trained_on_are_told_and_can_be_left_out(mixed: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = mixed
+    all_of_them = call("evaluate", run, "--data", data, "-o", tmp_path / "all")
+    assert all_of_them.exit_code == 0
+    assert "2 of these 4 images were trained on" in all_of_them.stderr
+    assert _rows(tmp_path / "all") == ["case0", "case1", "case4", "case5"]
+    assert _meta(tmp_path / "all")["trained on"] == "2 of the split's images, scored as well: no test"
+    new = call("evaluate", run, "--data", data, "--unseen", "-o", tmp_path / "new")
+    assert new.exit_code == 0
+    assert "were trained on" not in new.stderr
+    assert _rows(tmp_path / "new") == ["case4", "case5"]
+    assert _meta(tmp_path / "new")["trained on"] == "2 of the split's images, left out"
+    assert " --unseen" in _meta(tmp_path / "new")["command"]
+
+
+def test_a_split_of_nothing_new_is_refused(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    refused = call("evaluate", run_dir, "--data", data_dir, "--split", "train", "--unseen", "-o", out)
+    assert refused.exit_code != 0
+    assert "every image of split 'train'" in refused.stderr
+    assert not out.exists()
+
+
+def test_both_models_of_a_pair_count(mixed: tuple[Path, Path], tmp_path: Path) -> None:
+    run, data = mixed
+    words = ["--data", data, "--unseen", "-o", tmp_path / "report"]
+    shipped = call("evaluate", run, *words, "--against", "nuclei-small")
+    assert shipped.exit_code != 0
+    assert "nuclei-small has no lock.json" in shipped.stderr
+    (run / "lock.json").write_text("{")
+    damaged = call("evaluate", run, *words)
+    assert damaged.exit_code != 0
+    assert "lock.json is damaged" in damaged.stderr
+    assert len(damaged.stderr.splitlines()) == 1
