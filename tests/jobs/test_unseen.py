@@ -32,12 +32,15 @@ def test_images_trained_on_are_told_and_can_be_left_out(mixed: tuple[Path, Path]
     assert all_of_them.exit_code == 0
     assert "2 of these 4 images were trained on" in all_of_them.stderr
     assert _rows(tmp_path / "all") == ["case0", "case1", "case4", "case5"]
-    assert _meta(tmp_path / "all")["trained on"] == "2 of the split's images, scored as well: no test"
+    assert (
+        _meta(tmp_path / "all")["trained on"]
+        == "2 of the split's images, as far as lock.json tells, scored as well: no test"
+    )
     new = call("evaluate", run, "--data", data, "--unseen", "-o", tmp_path / "new")
     assert new.exit_code == 0
     assert "were trained on" not in new.stderr
     assert _rows(tmp_path / "new") == ["case4", "case5"]
-    assert _meta(tmp_path / "new")["trained on"] == "2 of the split's images, left out"
+    assert _meta(tmp_path / "new")["trained on"] == "2 of the split's images, as far as lock.json tells, left out"
     assert " --unseen" in _meta(tmp_path / "new")["command"]
 
 

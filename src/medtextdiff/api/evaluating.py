@@ -108,7 +108,7 @@ def evaluate(
         "masks": masks,
     }
     options |= {"as-published": as_published, "unseen": unseen, "set": list(settings)}
-    told = f"{num_seen} of the split's images" + _fate(num_seen, unseen)
+    told = f"{num_seen} of the split's images, as far as lock.json tells" + _fate(num_seen, unseen)
     write_report(
         Path(out),
         title=f"{loaded.name} on {Path(data).name} ({split})",
@@ -125,7 +125,7 @@ def evaluate(
 
 
 def _trained_on(models: Sequence[str | Path], *, required: bool) -> frozenset[str] | None:
-    """The hashes of all images that one of the models was trained on; None where no model tells."""
+    """The hashes of all images that one of the models is known to be trained on; None where no model tells."""
     told = {model: trained_on(shelf.find(model)) for model in models}
     silent = [model for model, hashes in told.items() if hashes is None]
     if silent and required:

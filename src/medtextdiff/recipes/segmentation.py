@@ -288,9 +288,9 @@ def _few(run: Run, num: int, consistent: bool = True) -> Run:
 
 
 def _gated(run: Run) -> Run:
-    """With few notes the model learns each image by its sentence, which then misleads it about other images.
+    """With few labels an open note made the model worse on other images than no note (docs/results.md).
 
-    Behind a gate that starts shut, and dropped half of the time, a note can no longer harm (docs/results.md).
+    Behind a gate that starts shut, and dropped half of the time, it cost nothing there.
     """
     model: Any = run.model
     head = model.head.replace(fusion=cross_attention.Config(gate=True))
