@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from medtextdiff.segmentation.predict import predict, tile_boxes, tile_starts
+from medtextdiff.segmentation.predict import predict, tile_boxes, tile_size, tile_starts
 
 
 class Pointwise(nn.Module):
@@ -79,6 +79,19 @@ def test_flips_of_a_pointwise_net_change_nothing_and_mirror_the_note(mode):
 
     torch.testing.assert_close(predict(segmenter, image, "up left", mode=mode, size=32, tile=32, flips=mirror), plain)
     assert [notes[0] for _, _, notes in segmenter.calls] == ["up left", "up right", "down left", "down right"]
+
+
+@pytest.mark.parametrize(
+    ("size", "tile", "expected"),
+    [
+        ((1000, 2000), 512, (512, 512)),
+        ((300, 1000), 512, (300, 512)),  # nothing beyond the image is computed
+        ((40, 300), 512, (256, 300)),
+        ((40, 30), 64, (64, 64)),
+    ],
+)
+def test_a_tile_is_no_larger_than_the_image_but_for_the_least(size, tile, expected):
+    assert tile_size(size, tile) == expected
 
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), [(100, 32, 0.5), (33, 32, 0.0), (32, 32, 0.5), (7, 32, 0.2)])

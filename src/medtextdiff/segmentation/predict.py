@@ -16,6 +16,7 @@ MirrorNote = Callable[[str, bool, bool], str]  # (note, left_right, up_down) -> 
 Window = tuple[int, int]  # top, left
 
 _MIRRORS = ((False, False), (True, False), (False, True), (True, True))  # (left_right, up_down)
+_LEAST = 256  # working pixels along a side of a tile: less is too little context
 
 
 @torch.no_grad()
@@ -41,7 +42,7 @@ def predict(
         note: "" when there is none.
         mode: "resize" makes the whole image `size` x `size`; "tiles" reads it at `scale` times its size in tiles.
         size: working size of "resize", in pixels.
-        tile: side of a tile in working pixels; a smaller image is padded to it by reflection.
+        tile: side of a tile in working pixels, at most; see `tile_size`.
         overlap: share of a tile that its neighbour also sees, 0 to below 1.
         scale: working pixels per image pixel of "tiles".
         flips: average over the four mirror images; the function mirrors the note with the image, since
@@ -69,6 +70,13 @@ def predict(
     return _resize((total / len(mirrors))[None], (height, width), antialias)[0]
 
 
+def tile_size(size: tuple[int, int], tile: int) -> tuple[int, int]:
+    """The (height, width) of the tiles of a working image of `size`: no larger than the image, so that nothing is
+    computed in vain, but at least 256 (or `tile`), to which a smaller image is padded by reflection."""
+    height, width = (min(tile, max(side, _LEAST)) for side in size)
+    return height, width
+
+
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     """Where tiles of `tile` begin along a side of `length` >= tile: evenly spread, first at 0, last at the end."""
     if length <= tile:
@@ -93,22 +101,24 @@ def window(tile: tuple[int, int]) -> Float[Tensor, "h w"]:
 
 def _tiled(segmenter: Segmenter, work: Tensor, note: str, tile: int, overlap: float, batch_size: int) -> Tensor:
     height, width = work.shape[-2:]
-    padded = padding.to_size(work, max(tile, height), max(tile, width))[0]
+    rows, columns = tile_size((height, width), tile)
+    padded = padding.to_size(work, max(rows, height), max(columns, width))[0]
     windows = [
         (top, left)
-        for top in tile_starts(padded.shape[-2], tile, overlap)
-        for left in tile_starts(padded.shape[-1], tile, overlap)
+        for top in tile_starts(padded.shape[-2], rows, overlap)
+        for left in tile_starts(padded.shape[-1], columns, overlap)
     ]
-    weight = window((tile, tile)).to(work.device)
+    weight = window((rows, columns)).to(work.device)
     total = work.new_zeros(segmenter.num_classes, *padded.shape[-2:], dtype=torch.float32)
     weights = torch.zeros_like(total[0])
     for chunk in _chunks(windows, batch_size):
-        tiles = torch.stack([padded[:, top : top + tile, left : left + tile] for top, left in chunk])
-        boxes = tile_boxes(chunk, (tile, tile), (height, width)).to(work.device)
+        tiles = torch.stack([padded[:, top : top + rows, left : left + columns] for top, left in chunk])
+        boxes = tile_boxes(chunk, (rows, columns), (height, width)).to(work.device)
         probs = segmenter(tiles, [note] * len(chunk), boxes).float().softmax(dim=1)
         for (top, left), one in zip(chunk, probs, strict=True):
-            total[:, top : top + tile, left : left + tile] += one * weight
-            weights[top : top + tile, left : left + tile] += weight
+            place = (slice(top, top + rows), slice(left, left + columns))
+            total[:, *place] += one * weight
+            weights[place] += weight
     return (total / weights)[:, :height, :width]
 
 

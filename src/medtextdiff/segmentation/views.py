@@ -41,7 +41,7 @@ class Encoded:
         work = settings.working_image(image)
         height, width = work.shape[-2:]
         whole = settings.mode == "resize"
-        tile = (height, width) if whole else (settings.tile, settings.tile)
+        tile = (height, width) if whole else predict.tile_size((height, width), settings.tile)
         padded = padding.to_size(work, max(tile[0], height), max(tile[1], width))
         tops = predict.tile_starts(padded.shape[-2], tile[0], settings.overlap)
         lefts = predict.tile_starts(padded.shape[-1], tile[1], settings.overlap)
