@@ -10,7 +10,7 @@ from PIL import Image
 
 from medtextdiff import api
 from medtextdiff.data.sources import targets
-from medtextdiff.recipes.segmentation import fasttextdiff_targets, fasttextdiff_tiny
+from medtextdiff.recipes.segmentation import fasttextdiff_lungs, fasttextdiff_targets, fasttextdiff_tiny
 from tests.jobs.conftest import SECRET, call, refused, told_nowhere
 
 ASKED = {"masks_left": ("The left lung.", "Left lung"), "masks_right": ("The right lung.", "Right lung")}
@@ -92,6 +92,13 @@ def test_the_recipe_reads_its_root_and_names_a_missing_folder(chest: Path, tmp_p
     refused(call("train", recipe, "-o", tmp_path / "x"), "--set data.root=DIR")
     refused(call("train", recipe, "--set", f"data.root={chest}", "-o", tmp_path / "x"), "no folder 'masks_left_lung'")
     assert not (tmp_path / "x").exists()
+
+
+def test_the_recipe_of_the_lungs_asks_for_them_alone_and_as_the_recipe_of_all_targets() -> None:
+    lungs, every = fasttextdiff_lungs().data.source, fasttextdiff_targets().data.source
+    assert set(lungs.targets) == {"masks_left_lung", "masks_right_lung"}
+    assert lungs.targets.items() <= every.targets.items()
+    assert lungs.side == "patient"
 
 
 def test_bad_input_gets_one_line(toy: Path, tmp_path: Path, data: Path) -> None:
