@@ -26,6 +26,10 @@ def main() -> int:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--recipe", default="segmentation.fasttextdiff_compared")
     options = parser.parse_args()
+    if not (options.data / "notes.csv").is_file():
+        parser.error(f"{options.data} has no notes.csv; give a folder with images/, masks/ and notes.csv")
+    if options.folds < 2:
+        parser.error("give at least 2 folds")
     dice: dict[str, dict[str, float]] = {notes: {} for notes in NOTES}
     for number in range(options.folds):
         fold = options.out / f"fold{number}"
