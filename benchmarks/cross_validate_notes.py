@@ -78,7 +78,9 @@ def scores(path: Path) -> dict[str, float]:
 
 def call(*words: str) -> None:
     """One command of ours, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "medtextdiff", *words], check=True)
+    done = subprocess.run([sys.executable, "-m", "medtextdiff", *words])
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def fasttextdiff_lungs() -> Run:
     Aimed at: Dice of each lung at least 90 on val, swapped less than once in 50.
     Command: medtextdiff train segmentation.fasttextdiff_lungs --set data.root=cxr_covid_lesions -o RUN
              medtextdiff sensitivity RUN --data cxr_covid_lesions -o REPORT
-    Hardware: 2 CPU cores, 4 views of 192 px a step, 20 minutes on one of them.
+    Hardware: 2 CPU cores, 4 views of 192 px a step, 26 minutes on one of them.
     """
     run = fasttextdiff_targets()
     source: Any = run.data.source
