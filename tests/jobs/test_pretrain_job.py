@@ -216,14 +216,15 @@ def test_an_encoder_goes_on_with_contrast_and_a_teacher(trained: Path, tmp_path:
     assert "heldout_told_apart" not in scores[-1]  # two sentences held out are no contest
     assert (tmp_path / "more" / "text" / "tokenizer.json").is_file()
     taught = (*about[1:], *small, f"teacher={trained / 'text'}", "longest=24", "vocabulary=270", "model.width=8")
-    shape = ("model.layers=1", "model.heads=2", "model.mlp_width=8")
+    shape = ("model.layers=1", "model.heads=2", "model.mlp_width=8", "contrast.asserted=0.25")
     done = call("train", "text.modernbert_taught", *settings(*taught, *shape), "-o", tmp_path / "taught")
     assert done.exit_code == 0, done.output
     scores = [json.loads(line) for line in (tmp_path / "taught" / "metrics.jsonl").read_text().splitlines()]
     assert {"words", "pooled", "mlm", "told_apart", "rest_loss"} <= set(scores[0])
     parts = 2 * scores[0]["words"] + 4 * scores[0]["pooled"] + 0.3 * scores[0]["mlm"]
     assert scores[0]["rest_loss"] == pytest.approx(parts, rel=1e-4)
-    assert scores[0]["loss"] == pytest.approx(parts + 0.5 * scores[0]["contrast"], rel=1e-4)
+    told = 0.5 * scores[0]["contrast"] + 0.25 * scores[0]["asserted"]
+    assert scores[0]["loss"] == pytest.approx(parts + told, rel=1e-4)
     old = ("model=pretrained", *about[:1], *taught[: len(taught) - 1])
     refused(call("train", "text.modernbert_taught", *settings(*old), "-o", tmp_path / "none"), "trained already")
     pairs = itertools.product("abcdefghijklmnopqrst", repeat=2)

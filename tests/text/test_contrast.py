@@ -5,7 +5,8 @@ import random
 import pytest
 import torch
 
-from medtextdiff.text import contrast, meaning, mlm, tokenizer
+from medtextdiff.recipes import job
+from medtextdiff.text import assertions, contrast, meaning, mlm, tokenizer
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.masked import bert, modernbert
 
@@ -152,12 +153,16 @@ def test_it_learns_to_tell_them_apart_and_masked_words_count_too(kind):
 
 def test_a_row_finds_itself_among_its_own_sentences_alone():
     """Two rows in a batch are two contests, so that processes can share a batch."""
-    data, network = contrasted(), model().eval()
+    settings = SETTINGS.replace(asserted=1.0)
+    data, network = contrasted(settings), model().eval()
+    head = settings.head(network)["asserted"]
     one, two = data.sample(0, rng()), data.sample(1, rng(1))
     with torch.no_grad():
-        apart = [SETTINGS.told_apart(network, data.collate([row]))["contrast"] for row in (one, two)]
-        together = SETTINGS.told_apart(network, data.collate([one, two]))["contrast"]
-    torch.testing.assert_close(together, torch.stack(apart).mean(), rtol=1e-4, atol=1e-4)
+        apart = [settings.told_apart(network, data.collate([row]), head) for row in (one, two)]
+        together = settings.told_apart(network, data.collate([one, two]), head)
+    for name in ("contrast", "asserted"):
+        mean = torch.stack([found[name] for found in apart]).mean()
+        torch.testing.assert_close(together[name], mean, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_are_the_same_each_time():
@@ -184,3 +189,41 @@ def test_a_sentence_learns_to_find_its_own_words_among_all():
     different = [len(set(ids.tolist())) for ids in batch["told"].split(batch["told_lengths"].tolist())]
     least = float(torch.tensor(different, dtype=torch.float32).log().mean())  # all its words, and them alone
     assert least < last < 0.7 * first["own_words"]
+
+
+def test_a_sentence_learns_to_show_what_it_asserts():
+    settings = SETTINGS.replace(asserted=1.0)
+    data, network = contrasted(settings), model()
+    whole = job.Wrapped(text=network, **settings.head(network))
+    loss = settings.beside(job.on_component("text", mlm.loss), text=lambda wrapped: wrapped.text)
+    batch = data.collate([data.sample(0, rng()), data.sample(1, rng(1))])
+    assert batch["asserted"].shape == (2 * 6 * 3, len(assertions.NAMES))
+    first = loss(whole, batch, rng())
+    torch.testing.assert_close(
+        first["loss"], first["rest_loss"] + first["contrast"] + first["asserted"], rtol=1e-5, atol=1e-5
+    )
+    optimizer = torch.optim.Adam(whole.parameters(), lr=1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(whole, batch, rng())["loss"].backward()
+        optimizer.step()
+    assert loss(whole, batch, rng())["asserted"] < 0.5 * first["asserted"]
+
+
+def test_what_is_asserted_is_that_of_each_sentence_and_contradiction():
+    settings = SETTINGS.replace(asserted=1.0)
+    sentences = contrast.Sentences(DOCUMENTS, settings)
+    found = contrast.Contrasted(mlm.MaskedWords(DOCUMENTS, WORDS, length=256), sentences, WORDS).sentences(
+        random.Random(3)
+    )
+    drawn = sentences.draw(random.Random(3))[settings.num :]
+    assert len(found["asserted"]) == len(drawn)
+    for text, row in zip(drawn, found["asserted"].tolist(), strict=True):
+        assert {name for name, is_said in zip(assertions.NAMES, row, strict=True) if is_said} == assertions.asserted(
+            text
+        )
+
+
+def test_without_it_there_is_no_head_and_nothing_to_learn():
+    assert SETTINGS.head(model()) == {}
+    assert "asserted" not in contrasted().sample(0, rng())

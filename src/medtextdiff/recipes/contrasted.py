@@ -14,7 +14,7 @@ from medtextdiff.text.errors import TextError
 def add(
     settings: contrast.Config, reader: Reader, data: Any, heldout: Any, words: Any, seed: int
 ) -> tuple[contrast.Contrasted, Callable[[nn.Module], dict[str, float]]]:
-    """`data` with sentences of the corpus beside each row, and what scores an encoder on held-out sentences.
+    """`data` with sentences of the corpus beside each row, and what scores the model on held-out sentences.
 
     Args:
         settings: how many sentences, and of what kind.
@@ -35,4 +35,9 @@ def add(
     known = None
     with suppress(TextError):  # too little is held out to score it; that is no reason not to train
         known = contrast.Contrasted(heldout, sentences("heldout"), words)
-    return data, lambda encoder: {} if known is None else contrast.evaluate(encoder, settings, known)
+
+    def scores(model: Any) -> dict[str, float]:
+        head = getattr(model, "asserted", None)
+        return {} if known is None else contrast.evaluate(model.text, settings, known, head=head)
+
+    return data, scores

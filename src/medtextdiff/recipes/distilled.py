@@ -69,7 +69,8 @@ class Run(Corpora):
         }
         data: Any = Lessons(reader.documents("train"), words, teacher_words, seed=self.training.seed, **rows)
         heldout = Lessons(reader.documents("heldout"), words, teacher_words, **rows)
-        model = Wrapped(text=mlm.WithTokenizer(network, words), teacher=teacher, projection=projection)
+        head = self.contrast.head(network) if self.contrast else {}
+        model = Wrapped(text=mlm.WithTokenizer(network, words), teacher=teacher, projection=projection, **head)
         lessons = self.distillation.build()
         loss, scores = lessons, None
         if self.contrast is not None:
@@ -79,7 +80,7 @@ class Run(Corpora):
         def validate(model: Any) -> dict[str, float]:
             found = lesson.evaluate(lessons, model, heldout)
             if scores is not None:
-                found |= scores(model.text)
+                found |= scores(model)
             return {f"heldout_{name}": value for name, value in found.items()}
 
         return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)

@@ -49,22 +49,21 @@ class Run(Corpora):
         rows: dict[str, Any] = {"length": self.length, "masking": self.masking, "longest": longest}
         data: Any = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
         heldout: Any = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
-        loss: Any = mlm.loss
+        loss: Any = on_component("text", mlm.loss)
         scores: Any = None
         if self.contrast is not None:
             data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed)
-            loss = self.contrast.beside(mlm.loss)
+            loss = self.contrast.beside(loss, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
             found = mlm.evaluate(model.text, heldout)
             if scores is not None:
-                found |= scores(model.text)
+                found |= scores(model)
             return {f"heldout_{name}": value for name, value in found.items()}
 
-        model = Wrapped(text=mlm.WithTokenizer(network, words))
-        return Job(
-            model, on_component("text", loss), data, validate, data_hashes=reader.hashes(), describe=reader.describe
-        )
+        head = self.contrast.head(network) if self.contrast else {}
+        model = Wrapped(text=mlm.WithTokenizer(network, words), **head)
+        return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
 
     def _network(self, words: Any) -> Any:
         import torch

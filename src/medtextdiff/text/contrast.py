@@ -7,7 +7,8 @@ hard negatives, arXiv 2104.08821). Sentences and edits come from the corpus itse
 
 What lies apart need not be easy to read out: "left" may move each sentence in another direction. So a sentence may also
 have to find its own words among all words (a bag of words to predict, arXiv 2401.11248), by the encoder's own table of
-words, which makes one direction of each word for all sentences.
+words, which makes one direction of each word for all sentences. That is a matter of words alone, and "no effusion"
+holds "effusion"; so a linear map may have to tell from the mean what a sentence asserts, by the rules of `assertions`.
 """
 
 import random
@@ -23,7 +24,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from medtextdiff import config
-from medtextdiff.text import meaning, mlm, packed_attention
+from medtextdiff.text import assertions, meaning, mlm, packed_attention
 from medtextdiff.text.alignment import means
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.lessons import Lessons
@@ -40,6 +41,7 @@ def _itself(model: nn.Module) -> nn.Module:
 class Config(config.Config):
     """weight: beside the loss of masked words; own_words: likewise, of finding a sentence's own words.
 
+    asserted: likewise, of telling what a sentence and its contradictions assert; needs `head`.
     num: sentences of a row; contradictions: of each.
 
     joined: how many are two sentences made one, so that it matters which word belongs where. kept: most sentences that
@@ -48,36 +50,45 @@ class Config(config.Config):
 
     weight: float = Field(default=1.0, ge=0)
     own_words: float = Field(default=0.0, ge=0)
+    asserted: float = Field(default=0.0, ge=0)
     temperature: float = Field(default=0.05, gt=0)
     num: PositiveInt = 32
     contradictions: PositiveInt = 2
     joined: float = Field(default=0.3, ge=0, le=1)
     kept: PositiveInt = 200_000
 
+    def head(self, encoder: nn.Module) -> dict[str, nn.Module]:
+        """The part of the model, beside the encoder, that tells what is asserted; none where that is not learned."""
+        network: Any = encoder
+        return {"asserted": nn.Linear(network.config.hidden_size, len(assertions.NAMES))} if self.asserted else {}
+
     def beside(self, rest: Loss, text: Callable[[Any], nn.Module] = _itself) -> Loss:
         """The loss `rest` and this, on batches of `Contrasted`; `text` finds the encoder in the model."""
 
         def loss(model: Any, batch: Mapping[str, Tensor], rng: torch.Generator | None = None) -> dict[str, Tensor]:
             others = rest(model, batch, rng)
-            found = self.told_apart(text(model), batch)
+            found = self.told_apart(text(model), batch, model.asserted if self.asserted else None)
             total = others["loss"] + self.weight * found["contrast"]
-            if self.own_words:
-                total = total + self.own_words * found["own_words"]
+            for name in ("own_words", "asserted"):
+                if weight := getattr(self, name):
+                    total = total + weight * found[name]
             parts = {"rest_loss": others["loss"], **found}
             return others | {name: value.detach() for name, value in parts.items()} | {"loss": total}
 
         return loss
 
-    def told_apart(self, model: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def told_apart(self, model: Any, batch: Mapping[str, Tensor], head: nn.Module | None = None) -> dict[str, Tensor]:
         """`contrast`: the cross-entropy (nats) of finding each sentence; `told_apart`: how many are found.
 
         `own_words`, where it counts: the cross-entropy of finding a sentence's words, a mean over its different ones.
+        `asserted`, with its `head`: binary cross-entropy, of what is asserted and what is not in equal shares.
         """
         network: Any = model.model if isinstance(model, mlm.WithTokenizer) else model
         lengths = batch["told_lengths"]
         states = packed_attention.states(network.base_model, batch["told"], lengths).float()
         number = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), lengths)
-        pooled = F.normalize(means(states, number, len(lengths)), dim=-1)
+        averages = means(states, number, len(lengths))
+        pooled = F.normalize(averages, dim=-1)
         groups = pooled.unflatten(0, (-1, self.num * (2 + self.contradictions)))  # one for each row
         anchors, others = groups[:, : self.num], groups[:, self.num :]
         logits = anchors @ others.transpose(1, 2) / self.temperature  # (rows, num, num + contradictions)
@@ -90,6 +101,12 @@ class Config(config.Config):
             mine = torch.zeros_like(guesses)
             mine[number, batch["told"]] = 1
             found["own_words"] = -((guesses * mine).sum(-1) / mine.sum(-1)).mean()
+        if head is not None:
+            whole = averages.unflatten(0, (-1, self.num * (2 + self.contradictions)))[:, self.num :]
+            truth = batch["asserted"].to(whole).unflatten(0, whole.shape[:2])
+            each = F.binary_cross_entropy_with_logits(head(whole).float(), truth, reduction="none")
+            shares = [(each * part).sum((1, 2)) / part.sum((1, 2)).clamp(min=1) for part in (truth, 1 - truth)]
+            found["asserted"] = torch.stack(shares).mean()  # over the rows, too, so that processes can share a batch
         return found
 
 
@@ -102,7 +119,7 @@ class Sentences:
         Raises:
             TextError: too few sentences with a telling word.
         """
-        self._settings = settings
+        self.settings = settings
         self._kept: list[str] = []
         seen, rng, known = 0, np.random.default_rng(seed), set()
         for document in documents:
@@ -130,20 +147,24 @@ class Sentences:
 
     def draw(self, rng: random.Random) -> list[str]:
         """`num` sentences told otherwise, the same as they are, and their contradictions, sentence by sentence."""
-        settings = self._settings
+        settings = self.settings
         plain = [self._one(sentence, rng) for sentence in rng.sample(self._kept, settings.num)]
         told = [meaning.reword(sentence, rng) for sentence in plain]
         against = [meaning.contradict(sentence, rng) for sentence in plain for _ in range(settings.contradictions)]
         return [*told, *plain, *against]
 
     def _one(self, sentence: str, rng: random.Random) -> str:
-        if rng.random() >= self._settings.joined:
+        if rng.random() >= self.settings.joined:
             return sentence
         return f"{sentence.rstrip('.')}; {rng.choice(self._kept)}"
 
 
 class Contrasted:
-    """Rows with sentences beside each: `told` Int[N] and `told_lengths` Int[num (2 + contradictions)]."""
+    """Rows with sentences beside each: `told` Int[N] and `told_lengths` Int[num (2 + contradictions)].
+
+    Where it is learned, also `asserted` Float[num (1 + contradictions), K]: 1 for each of K names that a sentence, as
+    it is, or a contradiction asserts.
+    """
 
     def __init__(
         self, data: mlm.MaskedWords | Lessons, sentences: Sentences, tokenizer: Any, longest: int = 256
@@ -162,8 +183,9 @@ class Contrasted:
 
     def sentences(self, rng: random.Random) -> dict[str, Tensor]:
         """The sentences alone."""
+        drawn = self._sentences.draw(rng)
         encoded = self._tokenizer(
-            self._sentences.draw(rng),
+            drawn,
             split_special_tokens=True,
             truncation=True,
             max_length=self._longest,
@@ -171,7 +193,11 @@ class Contrasted:
             verbose=False,
         )["input_ids"]
         ids: list[Int[Tensor, " n"]] = [torch.tensor(row) for row in encoded]
-        return {"told": torch.cat(ids), "told_lengths": torch.tensor([len(row) for row in ids])}
+        found = {"told": torch.cat(ids), "told_lengths": torch.tensor([len(row) for row in ids])}
+        if self._sentences.settings.asserted:
+            said = [assertions.asserted(text) for text in drawn[self._sentences.settings.num :]]
+            found["asserted"] = torch.tensor([[float(name in names) for name in assertions.NAMES] for names in said])
+        return found
 
     def collate(self, samples: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows end to end, and sentences end to end."""
@@ -179,12 +205,19 @@ class Contrasted:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, settings: Config, data: Contrasted, seed: int = 0, draws: int = 8) -> dict[str, float]:
-    """Mean `contrast` and `told_apart` over draws of sentences, the same each time."""
+def evaluate(
+    model: nn.Module,
+    settings: Config,
+    data: Contrasted,
+    seed: int = 0,
+    draws: int = 8,
+    head: nn.Module | None = None,
+) -> dict[str, float]:
+    """Means of what `Config.told_apart` finds over draws of sentences, the same each time."""
     device = next(model.parameters()).device
     sums: dict[str, Float[Tensor, ""]] = {}
     for draw in range(draws):
         batch = {name: value.to(device) for name, value in data.sentences(random.Random(seed + draw)).items()}
-        for name, value in settings.told_apart(model, batch).items():
+        for name, value in settings.told_apart(model, batch, head).items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value
     return {name: float(value) / draws for name, value in sums.items()}
