@@ -181,10 +181,10 @@ def modernbert_taught() -> distilled.Run:
     The teacher is a sentence encoder such as MiniLM. A BERT of the size: --set model=bert.
     Source: `text.modernbert_distilled` on short pieces, with the mean of a piece's words beside each word; words begin
     as what the teacher makes of each alone (Model2Vec); `text.modernbert_contrast` for what such a teacher does not
-    tell apart (left and right).
+    tell apart (left and right), and rules for what a sentence asserts (`assertions`).
     Command: medtextdiff train text.modernbert_taught --set teacher=FOLDER --set tokenizer=RUN/text
         --set 'texts={"FILE.txt": 1}' -o RUN
-    Hardware, time: one CPU thread, 45 minutes (the rate's fall follows the clock).
+    Hardware, time: one CPU thread, 50 minutes (the rate's fall follows the clock).
     """
     run = modernbert_contrast()
     return distilled.Run(
@@ -192,6 +192,6 @@ def modernbert_taught() -> distilled.Run:
         longest=48,
         words="teacher",
         distillation=distillation.Config(word_weight=2.0, pooled_weight=4.0, mlm_weight=0.3),
-        contrast=contrasts.Config(weight=0.5),
-        training=run.training.replace(max_minutes=45, learning_rate=1e-3, warmup_steps=100),
+        contrast=contrasts.Config(weight=0.5, asserted=1.0),
+        training=run.training.replace(max_minutes=50, learning_rate=2e-3, warmup_steps=100),
     )
