@@ -1,5 +1,6 @@
 """A stopped run of the whole machinery, consistency's teacher included, ends with the bits of an undisturbed one."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -18,8 +19,9 @@ def test_a_stopped_consistency_run_ends_with_the_same_bits(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = segmentation.fasttextdiff_tiny().replace(consistency=consistency.Config(ramp_up=2, threshold=0.5))
-    run = override(run, [f"data.root={data_dir}", "data.augmentation.noise=0.1"])
+    run = override(run, [f"data.root={data_dir}", "data.augmentation.noise=0.1", 'data.subset=["case0"]'])
     api.train(run, out=tmp_path / "whole")
+    assert len(json.loads((tmp_path / "whole" / "lock.json").read_text())["data"]) > 1  # what has no label here, too
 
     real = Run.job
 

@@ -152,13 +152,15 @@ class Run(config.Config):
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
         after_step: Callable[[nn.Module, int], None] | None = None
+        read = [record for records in labelled for record in records]
         if self.consistency is not None:
             pool = [record for split in self.data.unlabelled_splits for record in self.data.records(split)]
             unlabelled = self._dataset([_without_mask(record) for record in pool])
             data = consistency_part.Paired(data, unlabelled, repeats=self.data.augmentation.repeats)
             loss = self.consistency.replace(labelled=self.loss).build(model)
             after_step = loss.update_teacher
-        hashes = {record.id: content_hash(record.image) for records in labelled for record in records if record.image}
+            read += pool
+        hashes = {record.id: content_hash(record.image) for record in read if record.image}
         validate = self._validator(val) if val else None
         return Job(model, loss, data, validate, after_step, hashes, self._keeper(model, loss))
 
