@@ -51,7 +51,8 @@ def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp
     with open(out / "report" / "table.csv", encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [float(line["fid_mean"]) for line in lines[1:]] == pytest.approx(figures)
-    assert lines[0]["sampler"] == "real, trained on (the floor)"
+    assert (lines[0]["images_are"], lines[0]["sampler"]) == ("real, trained on (the floor)", "")
+    assert {(line["images_are"], line["sampler"]) for line in lines[1:]} == {("generated", "dpm++")}
     assert float(lines[0]["fid_mean"]) < min(figures)
     assert report["meta"]["extractor sha256"]
     assert "guidance 1" in (out / "report" / "report.html").read_text()

@@ -25,14 +25,21 @@ def lines_of(report: Mapping[str, Any]) -> list[list[str]]:
 def plain(report: Mapping[str, Any]) -> tuple[list[str], list[list[object]]]:
     """Head and rows of table.csv: numbers, ends of intervals in columns of their own."""
     ends = ("mean", "low", "high")
-    head = ["sampler", "steps", "guidance", "images", *(f"{name}_{end}" for name in _SHOWN for end in ends)]
+    head = [
+        "images_are",
+        "sampler",
+        "steps",
+        "guidance",
+        "images",
+        *(f"{name}_{end}" for name in _SHOWN for end in ends),
+    ]
     rows: list[list[object]] = []
     for row in report["reference"]:
         figures = [row["figures"].get(name, {}).get(end) for name in _SHOWN for end in ends]
-        rows.append([row["name"], None, None, row["images"], *figures, None, None, None])
+        rows.append([row["name"], None, None, None, row["images"], *figures, None, None, None])
     for row in report["rows"]:
         figures = [row["figures"].get(name, {}).get(end) for name in _SHOWN for end in ends]
-        rows.append([*row["setting"].values(), row["images"], *figures, *_claims(row), row["seconds"]])
+        rows.append(["generated", *row["setting"].values(), row["images"], *figures, *_claims(row), row["seconds"]])
     return [*head, "claims_right", "claims_right_shuffled", "seconds_an_image"], rows
 
 
