@@ -182,6 +182,8 @@ def test_prompts_come_from_a_table(shop: Path, tmp_path: Path) -> None:
     words = ["generate", "--prompts", notes, "--column", "note", "--model", shop / "run", "-o", tmp_path / "notes"]
     assert call(*words).exit_code == 0
     assert len(rows(tmp_path / "notes")) == 6
+    nameless = call("generate", "--prompts", notes, "--model", shop / "run", "-o", tmp_path / "none")
+    refused(nameless, "name the column with --column")
 
 
 @pytest.mark.parametrize(

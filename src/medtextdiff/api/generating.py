@@ -105,7 +105,8 @@ def _prompts(prompts: Sequence[str], table: Path | None, column: str) -> list[tu
     if table is not None and prompts:
         raise ConfigError("give prompts or --prompts, not both")
     if table is not None:
-        return [(f"{table} line {row.number}", row.cells[column]) for row in tables.read_table(table, [column])]
+        rows = tables.read_table(table, [column], option="--column")
+        return [(f"{table} line {row.number}", row.cells[column]) for row in rows]
     if not prompts:
         raise ConfigError("there is no prompt; give one or more, or a table of them with --prompts")
     return [(f"prompt {number}", text) for number, text in enumerate(prompts, 1)]

@@ -31,12 +31,14 @@ def read_table(
     optional: Sequence[str] = (),
     *,
     only_known: bool = False,
+    option: str = "",
 ) -> list[Row]:
     """All rows of a .csv, .tsv (UTF-8), .xlsx (first sheet) or .jsonl table; blank lines are left out.
 
     `optional` names columns that may be absent; a column that is spelled almost like an absent one is an error, since
-    it would be overlooked. Other columns are kept, unless `only_known`. A .csv without a
-    comma in its header is separated by the semicolons (as spreadsheets of many countries save it) or tabs there.
+    it would be overlooked. Other columns are kept, unless `only_known`. `option` is the one by which a user names a
+    required column. A .csv without a comma in its header is separated by the semicolons (as spreadsheets of many
+    countries save it) or tabs there.
 
     Raises:
         DataError: missing, empty, not UTF-8, ragged, another type, a missing or misspelt column. The message names
@@ -57,25 +59,28 @@ def read_table(
         columns, rows = readers[path.suffix.lower()](path)
     except OSError as error:
         raise DataError(f"table {path} cannot be opened: {error.strerror or 'not readable'}") from None
-    _check_columns(path, columns, required, optional, only_known)
+    _check_columns(path, columns, required, optional, only_known, option)
     if not rows:
         raise DataError(f"table {path} has no rows below its header")
     return rows
 
 
 def _check_columns(
-    path: Path, columns: list[str], required: Sequence[str], optional: Sequence[str], only_known: bool
+    path: Path, columns: list[str], required: Sequence[str], optional: Sequence[str], only_known: bool, option: str
 ) -> None:
     known = [*required, *optional]
+    or_name = f", or name the column with {option}" if option else ""
     lower = [column.lower() for column in columns]
     if required and not any(difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in known):
         # A table without a header begins with a note, so the line is not repeated here.
-        raise DataError(f"table {path}: its first line names none of the columns {', '.join(known)}; add a header line")
+        raise DataError(
+            f"table {path}: its first line names none of the columns {', '.join(known)}; add a header line{or_name}"
+        )
     found = f"its columns are: {', '.join(columns) or 'none'}"
     for name in required:
         if name not in columns:
             close = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
-            hint = f"; rename '{columns[lower.index(close[0])]}' to '{name}'?" if close else ""
+            hint = f"; rename '{columns[lower.index(close[0])]}' to '{name}'?" if close else or_name
             raise DataError(f"table {path} has no column '{name}'; {found}{hint}")
     twice = sorted({name for name in columns if columns.count(name) > 1})
     if twice:
