@@ -39,7 +39,14 @@ def test_what_is_denied_is_said_to_be_denied_and_nothing_else(sentence):
 
 
 @pytest.mark.parametrize(
-    "sentence", ["The effusion has not resolved", "No change in the effusion", "Effusion cannot be excluded"]
+    "sentence",
+    [
+        "The effusion has not resolved",
+        "No change in the effusion",
+        "No significant interval change in the effusion",
+        "Effusion cannot be excluded",
+        "CT without contrast: effusion",
+    ],
 )
 def test_words_that_look_like_a_denial(sentence):
     assert asserted(sentence) == {"affirmed", "effusion"}
@@ -66,7 +73,9 @@ def test_height_and_side_that_stand_together_belong_together():
 
 def test_a_number_counts_where_things_are_counted():
     assert "two" in asserted("Two infected areas")
-    assert "two" not in asserted("A lesion of 2 cm")
+    for size in ("A lesion of 2 cm", "A 2 mm nodule", "1.2 cm mass", "2 x 3 cm lesion", "No 1.2 cm mass"):
+        assert not {"one", "two", "three"} & asserted(size)
+    assert {"two", "three"} & asserted("Two 3 mm nodules") == {"two"}
 
 
 def test_every_name_is_known_and_once():

@@ -111,6 +111,31 @@ def test_reworded_a_sentence_keeps_every_telling_word():
         assert {"two", "upper", "left", "without", "effusion"} <= set(one.lower().replace(",", "").split())
 
 
+@pytest.mark.parametrize(
+    ("sentence", "kept"),
+    [
+        ("Pleural effusion is not seen on the left side, the radiologist says.", {"not", "effusion"}),
+        ("The large effusion that was seen has resolved since yesterday.", {"resolved", "effusion"}),
+        ("A fracture of the rib was ruled out by the film of the day.", {"ruled", "out", "fracture"}),
+    ],
+)
+def test_reworded_what_is_denied_stays_denied(sentence, kept):
+    for seed in range(30):
+        assert kept <= set(meaning.reword(sentence, random.Random(seed)).lower().strip(".").split())
+
+
+def test_a_list_that_is_denied_is_not_turned_round():
+    sentence = "No effusion, pneumothorax, fracture"
+    for seed in range(30):
+        assert meaning.reword(sentence, random.Random(seed)).lower().startswith("no effusion, pneumothorax")
+
+
+def test_an_endless_sentence_is_no_sentence():
+    endless = "left " + ",".join(map(str, range(1, 3000)))
+    with pytest.raises(TextError, match="has 0 different sentences"):
+        contrast.Sentences([endless], SETTINGS)
+
+
 def test_draws_are_sentences_their_wordings_and_their_contradictions():
     drawn = contrast.Sentences(DOCUMENTS, SETTINGS).draw(random.Random(1))
     assert len(drawn) == 6 * 4

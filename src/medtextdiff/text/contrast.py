@@ -32,6 +32,7 @@ from medtextdiff.text.lessons import Lessons
 Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator | None], dict[str, Tensor]]
 _SENTENCE = re.compile(r"(?<=[.;?!])\s+|\n+")
 _FEWEST, _MOST = 3, 40  # words of a sentence
+_LONGEST = 600  # its characters
 
 
 def _itself(model: nn.Module) -> nn.Module:
@@ -125,7 +126,9 @@ class Sentences:
         for document in documents:
             for sentence in _SENTENCE.split(document):
                 text = " ".join(sentence.split())
-                if not _FEWEST <= text.count(" ") + 1 <= _MOST or hash(text) in known or not meaning.is_telling(text):
+                if not _FEWEST <= text.count(" ") + 1 <= _MOST or len(text) > _LONGEST:
+                    continue
+                if hash(text) in known or not meaning.is_telling(text):
                     continue
                 seen += 1
                 if len(self._kept) < settings.kept:

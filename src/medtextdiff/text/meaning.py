@@ -46,7 +46,12 @@ _ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right
 _ARTICLE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
 _MAY_DENY = re.compile(r"(^|\b(an?|the|is|are|has|with|of|shows?|showing)\s+)$", re.IGNORECASE)  # before a finding
 _DENIED = re.compile(
-    r"\b(no|not|nor|never|without|absent|absence|negative|den(y|ies|ied)|resolved|free|cleared)\b", re.IGNORECASE
+    r"\b(no|not|nor|neither|never|cannot|without|absent|absence|negative|den(y|ies|ied)|resolved|resolution|free|cleared"
+    r"|exclud(e|es|ed|ing)|rul(e|es|ed|ing) out|lack(s|ing)?|fail(s|ed)?|unlikely|disappeared|no longer)\b",
+    re.IGNORECASE,
+)
+_TURNS = re.compile(  # a word without which a sentence may say the opposite
+    rf"{_DENIED.pattern}|\b(rul(e|es|ed|ing)|out|longer|clear|spared|intact|unaffected)\b", re.IGNORECASE
 )
 _DROPPED, _TURNED, _LOWERED = 0.9, 0.3, 0.3  # at most, of the words that tell nothing; and how often
 
@@ -57,14 +62,17 @@ def is_telling(sentence: str) -> bool:
 
 
 def reword(sentence: str, rng: random.Random) -> str:
-    """The same told otherwise: few or most words that tell nothing are left out, clauses turned round, lower case."""
+    """The same told otherwise: few or most words that tell nothing are left out, clauses turned round, lower case.
+
+    What denies stays, and a sentence with a denial in it is not turned round: a list may hang on its "no".
+    """
     dropped = rng.uniform(0, _DROPPED)
     clauses = _CLAUSE.split(sentence)
-    if len(clauses) > 1 and rng.random() < _TURNED:
+    if len(clauses) > 1 and rng.random() < _TURNED and not _DENIED.search(sentence):
         rng.shuffle(clauses)
     found = []
     for clause in clauses:
-        kept = [word for word in clause.split() if is_telling(word) or rng.random() >= dropped]
+        kept = [word for word in clause.split() if is_telling(word) or _TURNS.search(word) or rng.random() >= dropped]
         found.append(" ".join(kept or clause.split()))
     told = ", ".join(found)
     return told.lower() if rng.random() < _LOWERED else told
