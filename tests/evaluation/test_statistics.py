@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from medtextdiff.evaluation.controlled import compare_runs
 from medtextdiff.evaluation.statistics import (
     bootstrap_interval,
     bootstrap_intervals,
@@ -134,3 +135,35 @@ def test_holm_by_hand():
 def test_bad_values_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_two_levels_draw_groups_whole():
+    values = np.random.default_rng(8).random((3, 10))
+    single = bootstrap_two_level(values, seed=0)
+    twice = bootstrap_two_level(
+        np.repeat(values, 2, axis=1), seed=0, groups=[str(k) for k in range(10) for _ in range(2)]
+    )
+    assert twice == pytest.approx(single)
+
+
+def test_a_group_is_one_pair_of_the_test():
+    a, b = np.random.default_rng(9).random((2, 12))
+    names = [str(k) for k in range(12) for _ in range(3)]
+    alone = paired_test(a, b)
+    thrice = paired_test(np.repeat(a, 3), np.repeat(b, 3), groups=names)
+    assert thrice.p_value == pytest.approx(alone.p_value)
+    assert thrice.num_pairs == 36
+    assert paired_test(np.repeat(a, 3), np.repeat(b, 3)).p_value < alone.p_value
+
+
+def test_slices_of_few_patients_seldom_show_a_difference_that_is_none():
+    shown = 0
+    for draw in range(40):
+        random = np.random.default_rng(draw)
+        own = np.repeat(random.normal(0, 0.05, 10), 10)  # of ten patients, ten slices each; no true difference
+        runs = 0.7 + random.normal(0, 0.01, (3, 100))
+        better = compare_runs(
+            {"none": runs, "other": runs + own}, num_resamples=300, groups=[str(k // 10) for k in range(100)]
+        )[1]
+        shown += better["verdict"] != "not shown"
+    assert shown <= 5

@@ -71,6 +71,7 @@ def test_other_settings_do_not_mix(toys: Path, tmp_path: Path) -> None:
     words = ["compare", "--encoder", "none", "--encoder", "bag-of-words", "--data", toys, "--seeds", "1"]
     assert call(*words, "-o", tmp_path / "out").exit_code == 0
     refused(call(*words, "--set", "training.max_steps=3", "-o", tmp_path / "out"), "other settings or another encoder")
+    refused(call(*words, "--split", "train", "-o", tmp_path / "out"), "other settings or another encoder")
     scores = next((tmp_path / "out").rglob("scores.json"))
     scores.write_text("{")
     refused(call(*words, "-o", tmp_path / "out"), "is damaged")

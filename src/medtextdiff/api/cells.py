@@ -25,7 +25,7 @@ _TIMED_NOTES = 24
 
 
 class Cell(NamedTuple):
-    """What a cell is made of; `folder` is its own. `run` holds everything that decides its figures."""
+    """What a cell is made of; `folder` is its own. `run` holds what decides its weights, the rest what is scored."""
 
     set: str
     encoder: str
@@ -33,6 +33,8 @@ class Cell(NamedTuple):
     data: Path
     run: segmentation_run.Run
     folder: Path
+    split: str = "val"
+    precision: str = "auto"
 
     @property
     def name(self) -> str:
@@ -56,18 +58,19 @@ def finished(cell: Cell) -> dict[str, Any] | None:
         raise ConfigError(f"{path} is damaged; delete the folder {cell.folder}, and the cell is run again") from None
     if not same:
         raise ConfigError(
-            f"{cell.folder} was made with other settings or another encoder; choose another -o, or delete that folder"
+            f"{cell.folder} was made with other settings or another encoder, or scored otherwise; choose another -o, or delete that folder"
         )
     return kept
 
 
 def made_with(cell: Cell) -> dict[str, Any]:
-    """What a finished cell must agree with to count: the whole run, and the encoder's weights."""
+    """What a finished cell must agree with to count: the whole run, the encoder's weights, and how it was scored."""
     run = to_json(cell.run.replace(bank=None))
-    return {"run": run, "encoder": _digest(cell.run.model.text)}  # type: ignore[attr-defined]
+    scored = {"split": cell.split, "precision": cell.precision}
+    return {"run": run, "encoder": _digest(cell.run.model.text), **scored}  # type: ignore[attr-defined]
 
 
-def run_cell(cell: Cell, *, split: str, device: str, precision: str) -> dict[str, Any]:
+def run_cell(cell: Cell, *, device: str) -> dict[str, Any]:
     """Train and score a cell, and keep `scores.json` beside its run; an unfinished training is resumed.
 
     Gives {"dice": {record id: value}, "training_s" (None where a training was resumed), "made_with"}.
@@ -82,7 +85,7 @@ def run_cell(cell: Cell, *, split: str, device: str, precision: str) -> dict[str
     started = time.perf_counter()
     train(cell.run, out=run_dir, device=device)
     seconds = None if resumed else time.perf_counter() - started
-    dice = _score(cell, run_dir, split, device, precision)
+    dice = _score(cell, run_dir, device)
     shutil.rmtree(run_dir / "checkpoints", ignore_errors=True)
     scores = {"dice": dice, "training_s": seconds, "made_with": made_with(cell)}
     write_json(cell.folder / SCORES, scores)
@@ -134,10 +137,10 @@ def fill_views(run: segmentation_run.Run, device: str) -> None:
                     model.encode(image[None].to(where))
 
 
-def _score(cell: Cell, run_dir: Path, split: str, device: str, precision: str) -> dict[str, float]:
-    model = load_segmenter(run_dir, device=device, precision=precision, bank=cell.run.bank)
+def _score(cell: Cell, run_dir: Path, device: str) -> dict[str, float]:
+    model = load_segmenter(run_dir, device=device, precision=cell.precision, bank=cell.run.bank)
     dice = {}
-    for record in records_of(model, cell.data, split):
+    for record in records_of(model, cell.data, cell.split):
         pixels, truth = read_pair(model, record)
         found = model.segment(pixels, record.note).mask
         dice[record.id] = score_image(found, truth, model.num_classes, distances=False)[FOREGROUND]["dice"]

@@ -13,6 +13,7 @@ import torch
 from medtextdiff import __version__, recipes
 from medtextdiff.api import cells
 from medtextdiff.api.cells import Cell
+from medtextdiff.api.scored import drawn_together
 from medtextdiff.config import Config, ConfigError, override
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.sources import detect
@@ -23,6 +24,7 @@ from medtextdiff.recipes import segmentation_run
 from medtextdiff.segmentation import feature_bank
 from medtextdiff.text.named import named
 from medtextdiff.training.errors import Interrupted
+from medtextdiff.types import Record
 
 Say = Callable[[str], None]
 RECIPE = "segmentation.fasttextdiff_compared"
@@ -66,17 +68,17 @@ def compare(
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [
-        _cell(run, place, Path(root), masks, name, encoder, seed)
+        _cell(run, place, Path(root), masks, name, encoder, seed)._replace(split=split, precision=precision)
         for root in data
         for seed in range(seeds)
         for name, encoder in chosen.items()
     ]
-    scores, failures = _work(todo, split, device, precision, progress)
+    scores, failures = _work(todo, device, progress)
     milliseconds = {name: _time(encoder, sets) for name, encoder in chosen.items()}
     report: dict[str, Any] = {
         "format": 1,
         "encoders": list(chosen),
-        "sets": {name: _summary(name, list(chosen), scores, milliseconds) for name in sets},
+        "sets": {name: _summary(name, sets[name], list(chosen), scores, milliseconds) for name in sets},
         "failures": [{"cell": cell.name, "why": why} for cell, why in failures],
         "meta": _meta(list(chosen), data, seeds, masks, split, settings, place),
     }
@@ -139,7 +141,7 @@ def _cell(
 
 
 def _work(
-    todo: Sequence[Cell], split: str, device: str, precision: str, progress: Say
+    todo: Sequence[Cell], device: str, progress: Say
 ) -> tuple[dict[tuple[str, str, int], dict[str, Any]], list[tuple[Cell, str]]]:
     """Scores by (set, encoder, seed), and what failed."""
     found: dict[tuple[str, str, int], dict[str, Any]] = {}
@@ -153,7 +155,7 @@ def _work(
                     progress(f"{cell.set}: features of all training views")
                     cells.fill_views(cell.run, device)
                     filled.add(cell.set)
-                scores = cells.run_cell(cell, split=split, device=device, precision=precision)
+                scores = cells.run_cell(cell, device=device)
             found[cell.set, cell.encoder, cell.seed] = scores
             mean = 100 * float(np.mean(list(scores["dice"].values())))
             progress(f"{number}/{len(todo)} {cell.name}: Dice {mean:.2f}")
@@ -174,6 +176,7 @@ def _time(encoder: Config | None, sets: dict[str, list[Any]]) -> float | None:
 
 def _summary(
     name: str,
+    records: Sequence[Record],
     encoders: Sequence[str],
     scores: dict[tuple[str, str, int], dict[str, Any]],
     milliseconds: dict[str, float | None],
@@ -187,7 +190,8 @@ def _summary(
     if any(set(one["dice"]) != set(ids) for some in runs.values() for one in some):
         raise ConfigError(f"the images of {name} have changed since the first cells were run; choose another -o")
     values = {e: np.array([[one["dice"][name] for name in ids] for one in some]) for e, some in runs.items()}
-    lines = compare_runs(values)
+    by_id = {record.id: record for record in records}
+    lines = compare_runs(values, groups=drawn_together([by_id[name] for name in ids]))
     for line in lines:
         times = [one["training_s"] for one in runs[line["name"]] if one["training_s"] is not None]
         line |= {"note_ms": milliseconds[line["name"]], "training_s": float(np.mean(times)) if times else None}

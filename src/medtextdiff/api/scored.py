@@ -1,5 +1,6 @@
 """Which images of a data set can be scored for a model, and each of them with its mask."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ def records_of(model: Model, data: str | Path, split: str, masks: str | None = N
     if not scored:
         raise DataError(f"split '{split}' of {data} has no image with a mask; nothing can be scored")
     return scored
+
+
+def drawn_together(records: Sequence[Record]) -> list[str] | None:
+    """A group name for each record: those of one patient, or of one image, are no independent cases. None: all are."""
+    names = [f"patient {record.patient}" if record.patient else f"image {record.image}" for record in records]
+    return names if len(set(names)) < len(names) else None
 
 
 def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.ndarray, np.ndarray]:

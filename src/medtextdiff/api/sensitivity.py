@@ -11,7 +11,7 @@ import torch
 from medtextdiff import __version__
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
-from medtextdiff.api.scored import read_pair, records_of
+from medtextdiff.api.scored import drawn_together, read_pair, records_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data import note_edits
 from medtextdiff.data.atomic import check_place
@@ -82,7 +82,7 @@ def sensitivity(
         "meta": _meta(loaded, data, split, masks, seed, Path(out)),
         "num_records": len(records),
         "num_images": len({record.image for record in records}),
-        "tellings": summarise_tellings([t.name for t in tellings], dice, changed, _groups(records), seed=seed),
+        "tellings": summarise_tellings([t.name for t in tellings], dice, changed, drawn_together(records), seed=seed),
         "by_target": _by_target(pairs, tellings, dice, seed) if targets else {},
         "answers": _answers(pairs, records, given) if targets else {},
     }
@@ -185,18 +185,14 @@ def _score(
     return dice, given
 
 
-def _groups(records: Sequence[Record]) -> list[str] | None:
-    """Records of one patient, or of one image, are drawn together."""
-    names = [record.patient or f"image {record.image}" for record in records]
-    return names if len(set(names)) < len(names) else None
-
-
 def _by_target(masks: _Masks, tellings: Sequence[_Telling], dice: np.ndarray, seed: int) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name in masks.targets:
-        own = dice[:, [k for k, asked in enumerate(masks.asked) if asked == name]]
+        chosen = [k for k, asked in enumerate(masks.asked) if asked == name]
+        own = dice[:, chosen]
         means = {t.name: float(row.mean()) for t, row in zip(tellings[1:], own[1:], strict=True)}
-        interval = bootstrap_interval(own[0], seed=seed)._asdict()
+        groups = drawn_together([masks.records[k] for k in chosen])
+        interval = bootstrap_interval(own[0], seed=seed, groups=groups)._asdict()
         found[name] = {"num": own.shape[1], "dice": interval, "means": means}
     return found
 

@@ -1,6 +1,6 @@
 """The controlled comparison: several runs of each of several models, scored on the same images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,15 @@ def compare_runs(
     seed: int = 0,
     num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
+    groups: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """One plain dict for each model, whose R runs (seeds) were scored on the same N images; the first is the reference.
 
     Fields: name, num_runs, num_images, dice and difference (this less the reference; mean, low, high, over other
     seeds and other images), p_value (Wilcoxon on the images' means over seeds), p_holm (over all models but the
     reference), verdict ("higher", "lower" or "not shown": the interval leaves out zero *and* p_holm is below
-    1 - level). Seeds are paired where both have as many runs; else the means over seeds are compared.
+    1 - level). Seeds are paired where both have as many runs; else the means over seeds are compared. Images of one of
+    `groups` (e.g. a patient) are drawn together, and count as one in the test.
 
     Raises:
         ValueError: models that were scored on different numbers of images, or values that are not finite.
@@ -29,7 +31,7 @@ def compare_runs(
     names = list(scores)
     reference = scores[names[0]]
     lines: list[dict[str, Any]] = []
-    resampling: dict[str, Any] = {"seed": seed, "num_resamples": num_resamples, "level": level}
+    resampling: dict[str, Any] = {"seed": seed, "num_resamples": num_resamples, "level": level, "groups": groups}
     for name, values in scores.items():
         if values.shape[1] != reference.shape[1]:
             raise ValueError(f"'{name}' was scored on {values.shape[1]} images, '{names[0]}' on {reference.shape[1]}")

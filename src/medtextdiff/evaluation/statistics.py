@@ -83,24 +83,26 @@ def bootstrap_two_level(
     seed: int,
     num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
+    groups: Sequence[str] | None = None,
 ) -> Interval:
     """The mean of R runs scored on the same N images; runs and images are both drawn anew (the pigeonhole bootstrap,
     Owen 2007).
 
     The interval covers another training seed as well as other images. With 3 runs it is rough: three draws can hit
-    one run thrice.
+    one run thrice. With `groups` (one name an image, e.g. the patient) whole groups of images are drawn.
 
     Raises:
-        ValueError: no values, values that are not finite, `level` outside (0, 1).
+        ValueError: no values, values that are not finite, `groups` of another length, `level` outside (0, 1).
     """
     values = _checked(values)
     _check_resampling(num_resamples, level)
-    num_runs, num_images = values.shape
+    sums, sizes = _sum_by_group(values.T, groups)  # (G, R): of the images of a group
+    num_groups, num_runs = sums.shape
     rng = np.random.default_rng(seed)
     means = []
-    for rows in _pieces(max(num_runs, num_images), num_resamples):
-        by_run, by_image = _draw_weights(rng, num_runs, rows), _draw_weights(rng, num_images, rows)
-        means.append(((by_run @ values) * by_image).sum(axis=1) / values.size)
+    for rows in _pieces(max(num_runs, num_groups), num_resamples):
+        by_run, by_group = _draw_weights(rng, num_runs, rows), _draw_weights(rng, num_groups, rows)
+        means.append(((by_run @ sums.T) * by_group).sum(axis=1) / (by_group @ sizes) / num_runs)
     low, high = _percentiles(np.concatenate(means), level)
     return Interval(float(values.mean()), float(low), float(high))
 
@@ -118,7 +120,8 @@ def paired_test(
 
     The p value is exact up to 50 pairs without ties and 13 with them, asymptotic otherwise (scipy's `auto`). Equal
     pairs carry no sign and are left out of the test, not of the mean; p is 1 when all are equal. With 5 pairs no
-    result can get below p = 0.0625. `groups` widen the interval; the test itself takes pairs as independent.
+    result can get below p = 0.0625. With `groups` whole groups are drawn for the interval, and the test takes the mean
+    difference of each group for one pair.
 
     Raises:
         ValueError: lengths that differ, no pairs, values that are not finite.
@@ -129,7 +132,10 @@ def paired_test(
     # 0.8 - 0.7 and 0.5 - 0.4 differ in the 17th digit: without rounding, ties would be broken by noise.
     differences = np.round(a - b, 12)
     interval = bootstrap_interval(differences, seed=seed, num_resamples=num_resamples, level=level, groups=groups)
-    return PairedTest(interval, _wilcoxon(differences[differences != 0]), len(differences))
+    if groups is not None:
+        sums, sizes = _sum_by_group(differences[:, None], groups)
+        differences = np.round(sums[:, 0] / sizes, 12)
+    return PairedTest(interval, _wilcoxon(differences[differences != 0]), len(a))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
