@@ -21,7 +21,11 @@ def test_a_stopped_consistency_run_ends_with_the_same_bits(
     run = segmentation.fasttextdiff_tiny().replace(consistency=consistency.Config(ramp_up=2, threshold=0.5))
     run = override(run, [f"data.root={data_dir}", "data.augmentation.noise=0.1", 'data.subset=["case0"]'])
     api.train(run, out=tmp_path / "whole")
-    assert len(json.loads((tmp_path / "whole" / "lock.json").read_text())["data"]) > 1  # what has no label here, too
+    lock = json.loads((tmp_path / "whole" / "lock.json").read_text())
+    assert list(lock["data"]) == ["case0"]
+    assert sum(name.startswith("without labels") for name in lock["also"]) > 1
+    report = api.evaluate(tmp_path / "whole", data=data_dir, out=tmp_path / "unseen", split="train", unseen=True)
+    assert "dice" in report
 
     real = Run.job
 

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.jobs.conftest import call
+from medtextdiff import recipes
+from medtextdiff.config import override
+from tests.jobs.conftest import call, write_data
 
 
 def _rows(report: Path) -> list[str]:
@@ -63,3 +67,26 @@ def test_both_models_of_a_pair_count(mixed: tuple[Path, Path], tmp_path: Path) -
     assert damaged.exit_code != 0
     assert "lock.json is damaged" in damaged.stderr
     assert len(damaged.stderr.splitlines()) == 1
+
+
+def test_images_of_one_name_in_two_folders_are_both_known(data_dir: Path, tmp_path: Path) -> None:
+    more = write_data(tmp_path / "more")
+    for path in (more / "images").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    run = tmp_path / "run"
+    words = ["--set", f"data.root={data_dir}", "--set", f"data.more={more}", "-o", run]
+    assert call("train", "segmentation.fasttextdiff_tiny", *words).exit_code == 0
+    assert len(set(json.loads((run / "lock.json").read_text())["data"].values())) == 8
+    for folder in (data_dir, more):
+        told = call("evaluate", run, "--data", folder, "--split", "train", "--unseen", "-o", tmp_path / "report")
+        assert "every image of split 'train'" in told.stderr
+
+
+def test_a_run_does_not_go_on_with_another_note(run_dir: Path, data_dir: Path) -> None:
+    about = json.loads((run_dir / "lock.json").read_text())["also"]
+    job = override(recipes.find("segmentation.fasttextdiff_tiny"), [f"data.root={data_dir}"]).job()
+    assert job.also_read == about
+    table = data_dir / "notes.csv"
+    table.write_text(table.read_text().replace("One disc on the left.", "A disc on the left.", 1))
+    job = override(recipes.find("segmentation.fasttextdiff_tiny"), [f"data.root={data_dir}"]).job()
+    assert [name for name in about if about[name] != job.also_read[name]] == ["mask and notes of case0"]

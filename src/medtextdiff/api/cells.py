@@ -58,7 +58,8 @@ def finished(cell: Cell) -> dict[str, Any] | None:
         raise ConfigError(f"{path} is damaged; delete the folder {cell.folder}, and the cell is run again") from None
     if not same:
         raise ConfigError(
-            f"{cell.folder} was made with other settings or another encoder, or scored otherwise; choose another -o, or delete that folder"
+            f"{cell.folder} was made with other settings or another encoder, or scored otherwise; choose another -o, "
+            "or delete that folder"
         )
     return kept
 

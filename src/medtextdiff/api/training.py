@@ -59,7 +59,7 @@ def train(
 
     def begin() -> None:
         resumed = checkpoint.latest(run_dir / "checkpoints") is not None
-        about = {"config": run, "data": job.data_hashes, "seed": training.seed}
+        about = {"config": run, "data": job.data_hashes, "also": job.also_read, "seed": training.seed}
         provenance.write_lock(run_dir, **about, resumed=resumed, free=MAY_CHANGE)
         run_folder.write_config(run, run_dir)
         if job.describe is not None:

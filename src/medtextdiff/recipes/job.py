@@ -16,7 +16,8 @@ class Job:
     """Everything `training.engine.fit` needs, and what the run folder records.
 
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores.
-    `data_hashes` says which files were trained on (id -> SHA-256 of the content). `settle(run_dir)` is called before
+    `data_hashes` says which files were trained on (id -> SHA-256 of the content), `also_read` what else a resumed run
+    must find unchanged. `settle(run_dir)` is called before
     the training begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)`
     follows, for a job that reads its model only then and must know where. `describe(run_dir)` is called once the
     folder is known to be this run's: it may write there what else is to be told of the data.
@@ -36,6 +37,7 @@ class Job:
     prepare: Callable[[Path, str], None] | None = None
     conclude: Callable[[nn.Module, Path], list[str]] | None = None
     kept: tuple[str, ...] = ()
+    also_read: dict[str, str] = field(default_factory=dict)
 
 
 class Wrapped(nn.Module):

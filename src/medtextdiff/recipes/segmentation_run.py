@@ -1,5 +1,6 @@
 """A segmenter's run: model, data, loss, training, and how it is used afterwards, in one typed config."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,17 +153,17 @@ class Run(config.Config):
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
         after_step: Callable[[nn.Module, int], None] | None = None
-        read = [record for records in labelled for record in records]
+        also = {f"mask and notes of {name}": _told(record) for name, record in _named(labelled)}
         if self.consistency is not None:
             pool = [record for split in self.data.unlabelled_splits for record in self.data.records(split)]
             unlabelled = self._dataset([_without_mask(record) for record in pool])
             data = consistency_part.Paired(data, unlabelled, repeats=self.data.augmentation.repeats)
             loss = self.consistency.replace(labelled=self.loss).build(model)
             after_step = loss.update_teacher
-            read += pool
-        hashes = {record.id: content_hash(record.image) for record in read if record.image}
+            also |= {f"without labels: {r.id}": content_hash(r.image) for r in pool if r.image}
+        hashes = {name: content_hash(record.image) for name, record in _named(labelled) if record.image}
         validate = self._validator(val) if val else None
-        return Job(model, loss, data, validate, after_step, hashes, self._keeper(model, loss))
+        return Job(model, loss, data, validate, after_step, hashes, self._keeper(model, loss), also_read=also)
 
     def _keeper(self, model: Any, loss: Any) -> Callable[[Path], None] | None:
         """What gives the model its feature bank once the run folder is known; None where the denoiser is trained."""
@@ -215,6 +216,19 @@ def mirror_note(note: str, left_right: bool, up_down: bool) -> str:
     """The note of a mirrored image."""
     note = notes.mirror_note(note) if left_right else note
     return notes.flip_note_vertical(note) if up_down else note
+
+
+def _named(groups: Sequence[Sequence[Record]]) -> list[tuple[str, Record]]:
+    """Records by id; those of further folders, where an id may come again, with the folder's number."""
+    return [(f"{k}/{r.id}" if k else r.id, r) for k, records in enumerate(groups) for r in records]
+
+
+def _told(record: Record) -> str:
+    """A hash of a record's mask and notes."""
+    told = hashlib.sha256("\0".join(record.notes).encode())
+    if record.mask is not None:
+        told.update(content_hash(record.mask).encode())
+    return told.hexdigest()
 
 
 def _without_mask(record: Record) -> Record:

@@ -24,12 +24,14 @@ def write_lock(
     config: configs.Config,
     data: Mapping[str, str],
     seed: int,
+    also: Mapping[str, str] | None = None,
     resumed: bool = True,
     free: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write (or, on resuming, check and extend) `lock.json`, and return its content.
 
-    `data` maps the name of each training file to its hash. The first start's config, data and seed stay; every start
+    `data` maps the name of each training file to its hash; `also`, what else must not change, as masks and notes, or
+    images without labels: `trained_on` does not tell it. The first start's config, data and seed stay; every start
     adds its versions, git commit (None outside a checkout) and CPU to `sessions`. `resumed` False: no checkpoint came
     of an earlier start, so what it was begun with does not count. `free` names settings that may change, as
     "training.max_steps".
@@ -38,10 +40,12 @@ def write_lock(
         RunError: the run folder was begun with other data or settings, or its lock.json is damaged.
     """
     path = run_dir / "lock.json"
-    lock: dict[str, Any] = {"config": configs.to_json(config), "seed": seed, "data": dict(data), "sessions": []}
+    began: dict[str, Any] = {"config": configs.to_json(config), "seed": seed}
+    lock = began | {"data": dict(data), "also": dict(also or {}), "sessions": []}
     if resumed and path.exists():
         before = _read(path)
         _check_data(before["data"], dict(data), path)
+        _check_data(before.setdefault("also", lock["also"]), lock["also"], path)  # older runs did not note it
         _check_config(_flat(before["config"]), _flat(lock["config"]), free, path)
         lock = before
     lock["sessions"].append(_session())
