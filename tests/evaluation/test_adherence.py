@@ -118,6 +118,18 @@ def test_utility_ranks_true_labels_above_wrong_ones(rng):
     assert utility.table({"one-sided": one_sided}, test, seed=0) == ([], [])
 
 
+def test_a_rare_attribute_is_learned_better_from_more_images():
+    gains = []
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        labels = (random.random((2000, 1)) < 0.1).astype(int)
+        features = np.concatenate([labels + random.normal(size=labels.shape), random.normal(size=(2000, 5))], axis=1)
+        sets = {"few": (features[:200], labels[:200]), "many": (features[:1000], labels[:1000])}
+        lines, _ = utility.table(sets, (features[1000:], labels[1000:]), seed=seed)
+        gains.append(lines[1].score.mean - lines[0].score.mean)
+    assert np.mean(gains) > 0
+
+
 def test_the_2024_way_to_resize_repeats_the_buffer():
     image = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3)
     found = challenge.resize_2024(image, side=3)

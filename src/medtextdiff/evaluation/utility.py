@@ -43,7 +43,7 @@ def table(
     draws = rng.integers(len(test[1]), size=(_RESAMPLES, len(test[1])))
     lines = []
     for name, (features, known) in sets.items():
-        probe = fit(features, known[:, columns], seed=seed)
+        probe = fit(features, known[:, columns], seed=seed, cuts="half")
         answers = probe.answers(test[0])
         lines.append(Line(name, len(features), _score(answers, test[1][:, columns], draws)))
         progress(f"utility: {name}")
