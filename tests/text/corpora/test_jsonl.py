@@ -47,7 +47,23 @@ def test_bad_lines_are_counted_and_the_rest_goes_on(folder):
         "a.jsonl, row 2: no JSON (and 1 more such rows); left out",
         "a.jsonl, row 3: no object with a string 'text' (and 1 more such rows); left out",
         "a.jsonl, row 7: not UTF-8; left out",
+        "no note names its patient, so one patient may be trained on and held out; check the name of that column",
     ]
+
+
+def test_notes_with_an_empty_patient_are_no_notes_of_one_patient(folder):
+    rows = [{"text": f"A made-up note with the number {n}.", "subject_id": " " if n % 2 else n} for n in range(200)]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = jsonl.Config(paths=(str(folder / "a.jsonl"),), heldout=0.3).build()
+    heldout = [int(document.split()[-1][:-1]) % 2 for document in read.documents("heldout")]
+    assert 0.1 < sum(heldout) / 100 < 0.5
+    assert read.faults() == []
+
+
+def test_files_of_one_name_have_a_hash_each(folder):
+    (folder / "sub" / "a.jsonl").write_bytes((folder / "a.jsonl").read_bytes() + b"\n")
+    told = jsonl.Config(paths=(str(folder),)).build().report()["sha256"]
+    assert len(set(told.values())) == 3
 
 
 def test_what_cannot_be_found_is_refused(tmp_path):

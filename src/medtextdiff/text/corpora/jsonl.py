@@ -55,7 +55,7 @@ def _note(row: int, line: bytes, names: tuple[str, str, str]) -> Note:
     text, patient, category = (found.get(name) for name in names) if isinstance(found, dict) else (None,) * 3
     if not isinstance(text, str):
         return Note(row, "", None, left_out=f"no object with a string '{names[0]}'")
-    return Note(row, _valid(text), _plain(patient), _plain(category) or "", None)
+    return Note(row, _valid(text), (_plain(patient) or "").strip() or None, _plain(category) or "", None)
 
 
 def _valid(text: str) -> str:

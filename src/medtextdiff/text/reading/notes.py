@@ -22,6 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _DUPLICATE, _OTHER, _SHORT, _WITHOUT = "a duplicate", "of another category", "too short", "without the sections wanted"
 IS_ERROR = "marked as an error (ISERROR)"
+_NO_PATIENT = "no note names its patient, so one patient may be trained on and held out; check the name of that column"
 _EXPECTED = {_DUPLICATE, _OTHER, _SHORT, _WITHOUT, IS_ERROR}  # reasons that are no fault of the files
 
 
@@ -103,13 +104,15 @@ class NoteCorpus:
         """What the last whole pass read: rows, what was left out and why, documents, patients, characters, sections.
 
         Reads all once if nothing was read so far. `hashes`: with the SHA-256 of each file, by its name. Plain values,
-        fit for JSON, and never a note's text.
+        fit for JSON, and never a note's text. Files of one name in two folders are told with their folders.
         """
         if self._account is None:
             for _ in self._all():
                 pass
         assert self._account is not None
-        sha256 = {path.name: found for path, found in self.hashes().items()} if hashes else {}
+        short = [path.name for path in self.files]
+        names = {path: path.name if short.count(path.name) == 1 else str(path) for path in self.files}
+        sha256 = {names[path]: found for path, found in self.hashes().items()} if hashes else {}
         return self._account.told() | {"sha256": sha256}
 
     def hashes(self) -> dict[Path, str]:
@@ -126,8 +129,10 @@ class NoteCorpus:
         return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
 
     def faults(self) -> list[str]:
-        """One line for each file and reason to leave rows out, after a whole pass."""
-        return [] if self._account is None else self._account.faults.lines()
+        """After a whole pass, a line for each file and reason to leave rows out, and one if no note has a patient."""
+        if self._account is None:
+            return []
+        return [*self._account.faults.lines(), *([_NO_PATIENT] if self._account.knows_no_patient() else [])]
 
     def _all(self) -> Iterator[tuple[Split, str]]:
         account, seen = _Account(), doubles.Seen()
@@ -187,6 +192,10 @@ class _Account:
         self._sections.update({section.name for section in headings.find(text)})
         if patient is not None:
             self._patients[split].add(doubles.text_hash(patient))
+
+    def knows_no_patient(self) -> bool:
+        """Whether there are documents, and none of them names its patient."""
+        return self._documents.total() > 0 and not any(len(seen) for seen in self._patients.values())
 
     def told(self) -> dict[str, Any]:
         """It, as plain values."""
