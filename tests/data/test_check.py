@@ -84,6 +84,14 @@ def test_a_patient_in_two_splits(tmp_path):
     assert found["patient-in-two-splits"].where == ("disc_00", "disc_07")
 
 
+def test_a_patient_column_in_the_table_of_notes(tmp_path):
+    folders.Config.tiny(tmp_path)
+    lines = (tmp_path / "notes.csv").read_text().splitlines()
+    named = [f"{line},{'p' if number else 'patient'}" for number, line in enumerate(lines)]
+    (tmp_path / "notes.csv").write_text("\n".join(named) + "\n")
+    assert len(codes(check(detect(tmp_path).build()))["patient-in-two-splits"].where) == 8
+
+
 def test_notes_on_the_wrong_side_and_too_long(disc_config, tmp_path):
     edit(
         tmp_path / "notes.csv", "disc_00.png,train,A bright disc in the upper left.", "disc_00.png,train,In the right."

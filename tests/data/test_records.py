@@ -117,6 +117,33 @@ def test_a_patient_in_two_splits_is_refused(tmp_path):
         settings.build().records()
 
 
+def with_patients(folder, column, names):
+    """The made-up set with a further column in its table."""
+    folders.Config.tiny(folder)
+    lines = (folder / "notes.csv").read_text().splitlines()
+    named = [f"{line},{name}" for line, name in zip(lines, [column, *names], strict=True)]
+    (folder / "notes.csv").write_text("\n".join(named) + "\n")
+
+
+def test_a_patient_column_beside_the_notes_is_read_unasked(tmp_path):
+    with_patients(tmp_path, "patient", ["p1", "p1", "", "p3", "p4", "p5", "p6", "p7"])
+    patients = [record.patient for record in detect(tmp_path).build().records()]
+    assert patients == ["p1", "p1", None, "p3", "p4", "p5", "p6", "p7"]
+    with_patients(tmp_path, "patient", ["p1"] * 8)
+    with pytest.raises(DataError, match="1 patients have images in two splits"):
+        detect(tmp_path).build().records()
+    none = folders.Config(root=str(tmp_path), patient_column=None)  # as runs of before say it
+    assert {record.patient for record in none.build().records()} == {None}
+
+
+def test_another_patient_column_must_be_there(tmp_path):
+    with_patients(tmp_path, "person", ["p1"] * 6 + ["p2"] * 2)
+    settings = folders.Config(root=str(tmp_path), patient_column="person")
+    assert {record.patient for record in settings.build().records("val")} == {"p2"}
+    with pytest.raises(DataError, match=r"no column 'case'; its columns are: image, mask, split, note, person"):
+        settings.replace(patient_column="case").build().records()
+
+
 def test_an_id_given_twice_is_refused():
     twice = Source("made up", lambda: Listing((Record("a"), Record("a"))))
     with pytest.raises(DataError, match="two records"):

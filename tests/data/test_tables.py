@@ -86,6 +86,14 @@ def test_bad_tables_are_named_and_never_quoted(tmp_path, name, content, words):
     assert SECRET not in str(caught.value)
 
 
+def test_a_column_about_an_absent_one_is_no_misspelling_of_it(tmp_path):
+    (tmp_path / "t.csv").write_text("image,patient_age,patient sex\na.png,50,f\n")
+    assert read_table(tmp_path / "t.csv", ["image"], ["patient"])[0].cells["patient_age"] == "50"
+    (tmp_path / "t.csv").write_text("image,patient_id\na.png,p1\n")
+    with pytest.raises(DataError, match="'patient_id'; did you mean 'patient'"):
+        read_table(tmp_path / "t.csv", ["image"], ["patient"])
+
+
 def test_missing_table(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_table(tmp_path / "t.csv")

@@ -51,6 +51,16 @@ def test_records_of_one_image_are_of_one_patient(chest):
     assert patients[0] == patients[1] != patients[2]
 
 
+def test_a_patient_column_says_whose_image_it_is(chest, tmp_path):
+    table = (tmp_path / "notes.csv").read_text().splitlines()
+    named = zip(table, ["patient", "ann", "ann", "bob"], strict=True)
+    (tmp_path / "notes.csv").write_text("".join(f"{line},{name}\n" for line, name in named))
+    patients = {record.patient for record in chest.build().listing().records}
+    assert patients == {"ann", "bob"}
+    with pytest.raises(DataError, match="1 patients have images in two splits"):
+        chest.build().records()
+
+
 def test_a_mirrored_view_still_asks_for_what_is_marked(chest):
     settings = augment.Config(flips=True, vertical_flips=False)
     dataset = Dataset(chest.build().records(), augmentation=settings, foreground="any")

@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -90,10 +91,16 @@ def _check_columns(
         if column in known:
             continue
         close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.75)
-        if close:
+        if close and not _is_about(column.lower(), close[0]):
             raise DataError(f"table {path}: unknown column '{column}'; did you mean '{close[0]}'? ({found})")
         if only_known:
             raise DataError(f"table {path}: unknown column '{column}'; {nearest(column, known)}")
+
+
+def _is_about(column: str, name: str) -> bool:
+    """Whether the column tells something about a `name`, so is no misspelling of it: "patient_age" for "patient"."""
+    told = re.fullmatch(rf"{re.escape(name)}[_ -]+(\w+)", column)
+    return told is not None and told[1] not in ("id", "ids", "no", "nr", "number")
 
 
 def _read_csv(path: Path, delimiter: str = "") -> tuple[list[str], list[Row]]:

@@ -1,6 +1,6 @@
 """`images/`, `masks/` and a table of notes: the layout of most public sets.
 
-    root/images/a.png    root/masks/a.png    root/notes.csv: image,[mask],[split],note, further columns
+    root/images/a.png    root/masks/a.png    root/notes.csv: image,[mask],[split],[patient],note, further columns
 
 A row names its image and, where there is a `mask` column, its mask; without one the mask has the image's name.
 Several rows of an image are its several notes. Without a table every image is a record of the split "train".
@@ -19,6 +19,8 @@ from medtextdiff.data.records import Finding, Listing, Source
 from medtextdiff.data.tables import Row, read_table
 from medtextdiff.types import Side
 
+PATIENT = "patient"  # the column that is read unasked, where the table has it
+
 
 class Config(config.Config):
     """A folder of images with masks and notes.
@@ -28,6 +30,8 @@ class Config(config.Config):
         images, mask_folder: folders within root; images None: a set of text alone; mask_folder None: no masks.
         mask_suffix: what a mask's name adds to its image's, where no `mask` column says it ("_1stHO").
         notes_columns: the first is the record's `note`, the others its `other_notes`.
+        patient_column: whose image it is. A table need not have the column "patient", but must have one that is named
+            here otherwise. None: no patients.
         missing_masks: "none" if a mask that is not there means that nothing was drawn.
         unlisted: what to do with images that have no row in the table.
         side: whose left the notes mean.
@@ -41,7 +45,7 @@ class Config(config.Config):
     image_column: str = "image"
     mask_column: str = "mask"
     split_column: str = "split"
-    patient_column: str | None = None
+    patient_column: str | None = PATIENT
     notes_columns: tuple[str, ...] = ("note",)
     missing_masks: Literal["error", "none"] = "error"
     unlisted: Literal["error", "skip"] = "error"
@@ -73,8 +77,9 @@ def _scan(settings: Config) -> Listing:
             raise DataError(f"{root}: neither images nor a table of notes; set `images` or `notes`")
         bare = [_bare(settings, image_folder, path, masks) for path in list_images(image_folder)]
         return gather(bare, image_folder)
-    optional = [settings.mask_column, settings.split_column]
-    needed = [settings.image_column, *settings.notes_columns, *filter(None, [settings.patient_column])]
+    optional, needed = [settings.mask_column, settings.split_column], [settings.image_column, *settings.notes_columns]
+    if settings.patient_column is not None:
+        (optional if settings.patient_column == PATIENT else needed).append(settings.patient_column)
     rows = read_table(table, needed, optional)
     _check_mask_folder(settings, root, rows)
     entries = [_entry(settings, table, row, masks) for row in rows]
@@ -126,7 +131,7 @@ def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> E
         mask=mask,
         notes=tuple(cells[column] for column in settings.notes_columns),
         split=cells.get(settings.split_column) or "train",
-        patient=(cells[settings.patient_column] or None) if settings.patient_column else None,
+        patient=(cells.get(settings.patient_column) or None) if settings.patient_column else None,
         id=Path(name).stem if image is None else None,
     )
 

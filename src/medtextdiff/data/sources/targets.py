@@ -26,7 +26,7 @@ class Config(config.Config):
         targets: mask folder within root -> how a note may ask for it. Training draws one of the phrasings, evaluation
             takes the first. A file that is not in the folder was not drawn: no record.
         notes, images, image_column, mask_column, split_column, patient_column: as in `folders`; the table's own notes
-            are not read. Without a patient column the records of one image stand for one patient.
+            are not read. Without a patient the records of one image stand for one patient.
         side: whose left the phrasings mean.
     """
 
@@ -37,7 +37,7 @@ class Config(config.Config):
     image_column: str = "image"
     mask_column: str = "mask"
     split_column: str = "split"
-    patient_column: str | None = None
+    patient_column: str | None = folders.PATIENT
     side: Side = "viewer"
 
     @field_validator("targets")
