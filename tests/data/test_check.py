@@ -54,6 +54,25 @@ def test_masks_with_two_codings(disc_config, tmp_path):
     assert found["mask-codings"].where == ("disc_00",)
 
 
+def test_palette_masks_among_0_and_255(disc_config, tmp_path):
+    mask = images.read_mask(tmp_path / "masks" / "disc_00.png")
+    Image.fromarray((mask * 255).astype(np.uint8)).save(tmp_path / "masks" / "disc_00.png")
+    images.write_mask(tmp_path / "masks" / "disc_01.png", mask.T * 2, overwrite=True)
+    assert codes(check(disc_config.build()))["mask-codings"].where == ("disc_00",)
+
+
+def test_masks_whose_marks_are_not_counted(disc_config, tmp_path):
+    for number, places in enumerate(((0, 255), (0, 1, 255), (255,))):
+        mask = np.resize(places, (32, 32)).astype(np.int64)
+        images.write_mask(tmp_path / "masks" / f"disc_0{number}.png", mask, overwrite=True)
+    found = codes(check(disc_config.build()))
+    assert found["mask-marks-nothing"].where == ("disc_00",)
+    assert found["mask-all-ignored"].where == ("disc_02",)
+    assert found.keys() == {"mask-marks-nothing", "mask-all-ignored"}
+    Image.fromarray((np.eye(32) * 255).astype(np.uint8)).save(tmp_path / "masks" / "disc_00.png")
+    assert codes(check(disc_config.build())).keys() == {"mask-all-ignored"}
+
+
 def test_blurred_masks(disc_config, tmp_path):
     levels = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
     Image.fromarray(levels).save(tmp_path / "masks" / "disc_00.png")

@@ -81,6 +81,21 @@ def test_classes_are_counted(disc_records):
     assert (merged == 1).sum() == 8 * 32
 
 
+def test_masks_that_number_their_objects_have_a_255th(disc_records):
+    mask = np.zeros((32, 32), np.int64)
+    mask[:2], mask[2:3] = IGNORE, 256
+    images.write_mask(disc_records[0].mask, mask, overwrite=True)
+    assert (Dataset(disc_records, foreground="any").sample(0, rng()).mask == 1).sum() == 3 * 32
+
+
+def test_masks_that_only_leave_pixels_open_are_refused_unless_one_marks_something(disc_records):
+    for record in disc_records[1:]:
+        images.write_mask(record.mask, np.eye(32, dtype=np.int64) * IGNORE, overwrite=True)
+    Dataset(disc_records).check()
+    with pytest.raises(DataError, match=r"none of 7 masks marks anything .*255 among label ids is not counted"):
+        Dataset(disc_records[1:]).check()
+
+
 def test_unlabelled_images_have_no_masks_and_mixed_batches_ignore(disc_records):
     bare = Dataset(unlabelled(disc_records), augmentation=augment.Config(crop=16))
     assert collate([bare.sample(0, rng())]).masks is None

@@ -221,6 +221,34 @@ def test_palette_masks_give_their_index_even_255(tmp_path):
     np.testing.assert_array_equal(images.read_mask(tmp_path / "p.png"), [[0, 1, 255], [2, 0, 255]])
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.uint32, np.float32, np.float64])
+def test_masks_of_0_and_255_mean_the_same_at_any_depth(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "m.tif", (MASK * 255).astype(dtype))
+    mask, coding = images.read_coded_mask(tmp_path / "m.tif")
+    assert (mask.tolist(), coding) == (MASK.tolist(), "0/255")
+    tifffile.imwrite(tmp_path / "m.tif", np.array([[0, 1, 255]]).astype(dtype))
+    assert images.read_mask(tmp_path / "m.tif").tolist() == [[0, 1, 255]]
+    tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 255).astype(dtype))
+    assert images.read_coded_mask(tmp_path / "m.tif")[1] == "labels"  # it may as well be one that is not counted
+
+
+def test_16_bit_png_masks_of_0_and_255(tmp_path):
+    assert images.read_mask(save(tmp_path / "m.png", (MASK * 255).astype(np.uint16))).tolist() == MASK.tolist()
+
+
+def test_a_palette_of_greys_is_grey_and_one_of_colours_is_not(tmp_path):
+    image = Image.fromarray((MASK * 255).astype(np.uint8)).convert("P")
+    image.save(tmp_path / "p.png")
+    mask, coding = images.read_coded_mask(tmp_path / "p.png")
+    assert (mask.tolist(), coding) == (MASK.tolist(), "0/255")
+    images.write_mask(tmp_path / "own.png", MASK * 255)
+    assert images.read_coded_mask(tmp_path / "own.png")[1] == "palette"
+    assert images.read_mask(tmp_path / "own.png").tolist() == (MASK * 255).tolist()
+    image.putpalette([0, 0, 0, *([255, 0, 0] * 254), 200, 200, 200])
+    image.save(tmp_path / "c.png")
+    assert images.read_mask(tmp_path / "c.png").max() == 255
+
+
 def test_two_bit_grey_masks_are_ids_not_stretched_levels(tmp_path):
     import struct
     import zlib

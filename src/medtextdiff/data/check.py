@@ -36,6 +36,11 @@ _TEXTS: dict[str, tuple[Severity, str, str]] = {
         "threshold them or save class ids; for objects, set foreground=any",
     ),
     "mask-all-ignored": ("warning", "masks have no pixel that counts (all 255)", "draw them, or leave the records out"),
+    "mask-marks-nothing": (
+        "warning",
+        "masks have only background (0) and pixels that are not counted (255)",
+        "if 255 is what was drawn, save it as 1; if these pixels are left open on purpose, nothing to do",
+    ),
     "no-mask": ("warning", "records have no mask", "add masks, or use them for pre-training only"),
     "no-mask-at-all": ("info", "records have no mask, that is all of them", "fine for pre-training and synthesis"),
     "no-note": ("info", "records have no note", "add notes; without one the model segments from the image alone"),
@@ -89,7 +94,7 @@ class _Seen:
     hashes: list[str] = field(default_factory=list)
     thumbs: list[Float[np.ndarray, " n"]] = field(default_factory=list)
     codings: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
-    beyond_one: bool = False  # some mask of label ids has an id above 1
+    beyond_one: bool = False  # some mask of label ids (grey, or by a palette) has an id above 1
 
 
 def check(
@@ -174,11 +179,13 @@ def _check_mask(seen: _Seen, record: Record, mask: Int[np.ndarray, "H W"], codin
     ids = np.unique(mask)
     seen.codings[coding].append(record.id)
     labels = ids[ids != IGNORE]
-    seen.beyond_one |= coding == "labels" and bool((labels > 1).any())
+    seen.beyond_one |= coding != "0/255" and bool((labels > 1).any())
     if len(labels) > 32 or (coding == "labels" and len(labels) > 2 and IGNORE in ids and labels.max() > 64):
         seen.where["mask-levels"].append(record.id)
     if len(labels) == 0:
         seen.where["mask-all-ignored"].append(record.id)
+    elif not labels.any() and IGNORE in ids:
+        seen.where["mask-marks-nothing"].append(record.id)
     elif not labels.any():
         seen.where["empty-mask-said" if denies(record.note) else "empty-mask"].append(record.id)
     elif denies(record.note):

@@ -66,7 +66,7 @@ class Dataset:
             num_classes: background included; a larger id in a mask is an error. IGNORE is always allowed.
             size: images become this (rows, columns; an int is a square); None: their own size.
             augmentation: views to draw; None: the whole image and its `note`.
-            foreground: "any" merges all classes (but IGNORE) to 1.
+            foreground: "any" merges all classes (but IGNORE, unless a mask has larger ids still) to 1.
             resize_mask: how masks are brought to `size`; `transforms.published_mask` repeats the published code.
             cache: keep decoded images, up to `cache_bytes`; beyond it files are read again.
 
@@ -97,8 +97,8 @@ class Dataset:
         marked = [self._marks(index) for index in range(len(self))]
         if True not in marked and False in marked:
             raise DataError(
-                f"none of {marked.count(False)} masks marks anything, e.g. that of '{self.records[0].id}'; "
-                "look at them with medtextdiff data check"
+                f"none of {marked.count(False)} masks marks anything (0 is background, 255 among label ids is not "
+                f"counted), e.g. that of '{self.records[0].id}'; look at them with medtextdiff data check"
             )
         return self
 
@@ -223,7 +223,8 @@ def read_labels(
         return None
     ids = torch.from_numpy(images.read_mask(record.mask))
     if foreground == "any":
-        ids = torch.where(ids == IGNORE, ids, (ids > 0).long())
+        ignored = (ids == IGNORE) & (ids.max() <= IGNORE)  # of more than 255 objects, one is the 255th
+        ids = torch.where(ignored, ids, (ids > 0).long())
     wrong = ids[(ids >= num_classes) & (ids != IGNORE)]
     if len(wrong):
         raise DataError(

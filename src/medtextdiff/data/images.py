@@ -65,9 +65,9 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
 def read_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Int[np.ndarray, "H W"]:
     """Class ids, int64: what the file's numbers stand for.
 
-    1 bit: 0 and 1. A palette: its index. Grey whose only values are 0 and white (255, or 65535 with 16 bits): 0 and 1.
-    Any other grey: the numbers themselves; `IGNORE` (255) among other ids stays. RGB is read as grey where its
-    channels are equal.
+    1 bit: 0 and 1. Grey whose only values are 0 and white (65535 with 16 bits), or 0 and 255 at any depth: 0 and 1. Any
+    other grey: the numbers themselves; `IGNORE` (255) among other ids stays. A palette: its index; one of greys alone
+    (not `write_mask`'s) may be 0/255, too. RGB is read as grey where its channels are equal.
 
     Raises:
         ImageError: as `read`; colours, partial opacity, a JPEG with in-between values, fractions, negative ids.
@@ -82,11 +82,14 @@ def read_coded_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[
     if stored.kind == "bits":
         return stored.values.astype(np.int64), "1-bit"
     if stored.kind == "palette":
-        return stored.values.astype(np.int64), "palette"
+        ids = stored.values.astype(np.int64)
+        return (ids // 255, "0/255") if _is_0_or_255(ids) and _is_grey(stored) else (ids, "palette")
     ids = _whole_numbers(path, _one_channel(path, stored))
     top = ids.max(initial=0)
     if top == stored.white and ((ids == 0) | (ids == top)).all():
         return (ids == top).astype(np.int64), "0/255"
+    if _is_0_or_255(ids):  # deeper numbers than they need: 8-bit masks that were saved with 16 bits or as floats
+        return ids // 255, "0/255"
     if stored.file_format in ("JPEG", "MPO") and top > 0:
         raise ImageError(f"mask {path} is a JPEG with in-between values; save masks as PNG, thresholded at 127")
     return ids // stored.step, "labels"
@@ -234,6 +237,19 @@ def _one_channel(path: Path, stored: Stored) -> np.ndarray:
     if not (values == values[:, :, :1]).all():
         raise ImageError(f"mask {path} is in colour; save it as grey PNG of class ids, or with a palette")
     return values[:, :, 0]
+
+
+def _is_0_or_255(ids: Int[np.ndarray, "H W"]) -> bool:
+    """Whether both occur and nothing else; 255 alone may be a mask that is not counted."""
+    return bool((ids == 0).any() and (ids == 255).any() and ((ids == 0) | (ids == 255)).all())
+
+
+def _is_grey(stored: Stored) -> bool:
+    """Whether a palette says black for 0, white for 255, and no colour for a class."""
+    colours = stored.colours
+    assert colours is not None
+    ends = len(colours) == 256 and not colours[0].any() and bool((colours[255] == 255).all())
+    return ends and bool((colours == colours[:, :1]).all())
 
 
 def _whole_numbers(path: Path, values: np.ndarray) -> Int[np.ndarray, "H W"]:
