@@ -23,7 +23,7 @@ class Record:
     """One image of a data set, with its note and mask, as paths and strings: no pixels.
 
     `note` is "" when there is none. `other_notes` are further notes of the same image; training draws one
-    of all, evaluation uses `note`.
+    of all, evaluation uses `note`. `side` is whose left they mean; a source says it for all of its records.
     """
 
     id: str
@@ -33,6 +33,7 @@ class Record:
     patient: str | None = None
     split: str = "train"
     other_notes: tuple[str, ...] = ()
+    side: Side = "viewer"
 
     @property
     def notes(self) -> list[str]:

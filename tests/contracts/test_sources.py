@@ -70,7 +70,7 @@ def test_files_exist_and_masks_fit(settings):
 def test_detect_finds_this_layout(settings):
     if "targets" in type(settings).model_fields:
         pytest.skip("how a note asks for each target must be said")
-    found = sources.detect(settings.root)
+    found = sources.detect(settings.root, side=settings.side)
     assert type(found) is type(settings)
     assert found.build().records() == settings.build().records()
 

@@ -88,6 +88,15 @@ def test_no_quarter_turn_where_the_note_cannot_follow_or_the_image_is_oblong():
         assert settings.build()(coordinates(), None, "upper right", rng(seed)).image.shape == (3, 60, 80)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_view_follows_whose_left_the_note_means(seed):
+    image = coordinates(64, 64)
+    mask = (image[0] > 0).long() + 2 * (image[1] > 0).long()  # the patient's upper left is the viewer's upper right
+    view = Config(flips=True, rot90=True).build()(image, mask, "upper left", rng(seed), side="patient")
+    place = (view.mask == 1).nonzero().double().mean(0) < 32
+    assert place.tolist() == ["upper" in view.note, "left" not in view.note]
+
+
 def test_upright_images_can_stay_upright():
     settings = Config(flips=True, vertical_flips=False)
     rows = {settings.build()(coordinates(), None, "", rng(seed)).image[1, 0, 0].item() < 0 for seed in range(20)}

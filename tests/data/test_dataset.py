@@ -81,6 +81,14 @@ def test_classes_are_counted(disc_records):
     assert (merged == 1).sum() == 8 * 32
 
 
+def test_turned_views_follow_the_side_of_their_source(disc_config):
+    turns = augment.Config(rot90=True)
+    for side, place in (("viewer", "lower left"), ("patient", "upper right")):
+        record = disc_config.replace(side=side).build().records()[0]  # "upper left"
+        samples = [Dataset([record], augmentation=turns).sample(0, rng(seed)) for seed in range(8)]
+        assert {sample.note for sample in samples} == {record.note, f"A bright disc in the {place}."}
+
+
 def test_masks_that_number_their_objects_have_a_255th(disc_records):
     mask = np.zeros((32, 32), np.int64)
     mask[:2], mask[2:3] = IGNORE, 256

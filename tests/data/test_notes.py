@@ -26,6 +26,10 @@ from medtextdiff.data.notes import flip_note_vertical, mirror_note, rotate_note_
         ("opacity in RUL and LLL, not in SUL", "opacity in LUL and RLL, not in SUL"),
         ("mass at 3 o'clock, cyst at 12 o'clock, 10 o’clock", "mass at 9 o'clock, cyst at 12 o'clock, 2 o’clock"),
         ("top-left,left", "top-right,right"),
+        ("from 3 to 5 o'clock", "from 9 to 7 o'clock"),
+        ("between 10 and 2 o'clock", "between 2 and 10 o'clock"),
+        ("cysts at 3, 5 and 7 o’clock, 11-1 o'clock", "cysts at 9, 7 and 5 o’clock, 1-11 o'clock"),
+        ("2 cysts, 3 mm, at 4 o'clock; 12.5 to 4 o'clock", "2 cysts, 3 mm, at 8 o'clock; 12.5 to 8 o'clock"),
         ("", ""),
     ],
 )
@@ -45,6 +49,7 @@ def test_known_limit_other_senses_of_right_are_swapped():
         ("superior pole, uppermost, opacity in RLL", "inferior pole, lowermost, opacity in RUL"),
         ("supper, stop, lowering", "supper, stop, lowering"),
         ("6 o'clock and 9 o'clock", "12 o'clock and 9 o'clock"),
+        ("between 10 and 2 o'clock", "between 8 and 4 o'clock"),
     ],
 )
 def test_flip(note, flipped):
@@ -63,6 +68,13 @@ def test_flip(note, flipped):
         ("Upper-right", "Upper-left"),
         ("nothing is said", "nothing is said"),
         ("12 o'clock", "9 o'clock"),
+        ("from 3 to 5 o'clock", "from 12 to 2 o'clock"),
+        (
+            "The upper-left corner is dark, the right half is not",
+            "The lower-left corner is dark, the upper half is not",
+        ),
+        ("a polyp on the left side of the image", "a polyp on the lower side of the image"),
+        ("in the upper-center, center-left and lower-rigth", "in the left-center, center-lower and upper-right"),
     ],
 )
 def test_quarter_turn(note, turned):
@@ -71,10 +83,40 @@ def test_quarter_turn(note, turned):
 
 @pytest.mark.parametrize(
     "note",
-    ["above the left one", "left lung", "bilateral", "right-sided", "opacity in RUL", "the leftmost", "superior"],
+    [
+        "above the left one",
+        "left lung",
+        "bilateral",
+        "right-sided",
+        "opacity in RUL",
+        "the leftmost",
+        "superior",
+        "dilated left ventricle",
+        "left and right atrium",
+        "fracture of the left femur, upper third",
+        "upper part of the stomach",
+        "left of the polyp",
+        "the density is lower.",
+        "left untreated",
+    ],
 )
 def test_quarter_turn_gives_up_where_words_cannot_follow(note):
     assert rotate_note_90(note) is None
+
+
+@pytest.mark.parametrize(
+    ("note", "turned"),
+    [
+        ("in the left", "in the upper"),
+        ("in the right", "in the lower"),
+        ("in the upper", "in the right"),
+        ("in the upper left", "in the upper right"),
+        ("at the bottom right of the image, 3 o'clock", "at the bottom left of the image, 12 o'clock"),
+        ("left lung", None),
+    ],
+)
+def test_quarter_turn_of_the_patients_sides(note, turned):
+    assert rotate_note_90(note, "patient") == turned
 
 
 NOTES = ["upper right, lower left", "Top left and 4 o'clock", "in the right", "lower"]
@@ -88,3 +130,4 @@ def test_group_laws(note):
     half = rotate_note_90(rotate_note_90(note))
     assert half == mirror_note(flip_note_vertical(note))
     assert rotate_note_90(rotate_note_90(half)) == note
+    assert rotate_note_90(rotate_note_90(note, "patient"), "patient") == half

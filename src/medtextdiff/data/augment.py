@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from medtextdiff import config
 from medtextdiff.data import transforms
 from medtextdiff.data.notes import flip_note_vertical, mirror_note, rotate_note_90
-from medtextdiff.types import IGNORE
+from medtextdiff.types import IGNORE, Side
 
 Amount = Field(default=0.0, ge=0.0, le=1.0)
 
@@ -99,11 +99,13 @@ class Augmentation:
         note: str | Sequence[str],
         rng: torch.Generator,
         name: str = "",
+        side: Side = "viewer",
     ) -> View:
         """One view of an image: uint8 in 0..255 or float in [-1, 1], grey (C = 1) or RGB.
 
         Several notes: one is drawn. Where the crop reaches beyond the image, the image is mirrored and the mask is
-        IGNORE. `name` tells images apart: with `num_views`, view v of a name is the same whatever `rng` gives.
+        IGNORE. `name` tells images apart: with `num_views`, view v of a name is the same whatever `rng` gives. `side`:
+        whose left the notes mean.
         """
         draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
         told = _choose_note(self.settings, note, next(draws), next(draws))
@@ -112,7 +114,8 @@ class Augmentation:
             rng = _view_generator(name, int(next(draws) * self.settings.num_views))
             draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
             # Pixels are the view's and notes the draw's: an image is turned only where each of its notes can follow.
-            turnable = all(rotate_note_90(text) is not None for text in ([note] if isinstance(note, str) else note))
+            notes = [note] if isinstance(note, str) else note
+            turnable = all(rotate_note_90(text, side) is not None for text in notes)
         window = _draw_window(self.settings, image.shape[-2:], next(draws), next(draws), next(draws))
         left_right, top_bottom, turn = (next(draws) < 0.5 for _ in range(3))
         size = (self.settings.crop,) * 2 if self.settings.crop else (image.shape[-2], image.shape[-1])
@@ -124,7 +127,7 @@ class Augmentation:
         if self.settings.flips and self.settings.vertical_flips and top_bottom:
             result = _flip(result)
         if self.settings.rot90 and turn and turnable:
-            result = _turn(result)
+            result = _turn(result, side)
         coloured = _recolour(self.settings, result.image, [next(draws) for _ in range(6)], rng)
         return result._replace(image=coloured, mask=None if result.mask is None else result.mask.contiguous())
 
@@ -213,8 +216,8 @@ def _flip(view: View) -> View:
     )
 
 
-def _turn(view: View) -> View:
-    note = rotate_note_90(view.note)
+def _turn(view: View, side: Side) -> View:
+    note = rotate_note_90(view.note, side)
     if note is None or view.image.shape[-1] != view.image.shape[-2]:
         return view
     left, top, right, bottom = view.box.tolist()

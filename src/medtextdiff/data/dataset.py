@@ -111,7 +111,8 @@ class Dataset:
         record = self.records[index]
         image, mask = self._load(index)
         if self._augmentation is not None:
-            view = self._augmentation(image, mask, (record.note, *record.other_notes), rng, record.id)
+            notes = (record.note, *record.other_notes)
+            view = self._augmentation(image, mask, notes, rng, record.id, record.side)
             return Sample(record.id, view.note, view.image, view.mask, view.box)
         pixels = (image if image.is_floating_point() else image.float() * (2 / 255) - 1).expand(3, -1, -1)
         labels = mask.long() if mask is not None else None

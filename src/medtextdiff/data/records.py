@@ -36,7 +36,7 @@ class Listing:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set by its records. `side` is whose left its notes mean; `name` is for messages."""
+    """A data set by its records. `side` is whose left its notes mean (each record says it); `name` is for messages."""
 
     name: str
     scan: Callable[[], Listing]
@@ -47,7 +47,8 @@ class Source:
         """All records and the layout's findings; the disk is read once."""
         if not self._listings:
             listing = self.scan()
-            self._listings.append(Listing(listing.records, (*listing.findings, *_shared_findings(listing.records))))
+            records = tuple(replace(record, side=self.side) for record in listing.records)
+            self._listings.append(Listing(records, (*listing.findings, *_shared_findings(records))))
         return self._listings[0]
 
     def records(self, split: str | None = None) -> list[Record]:
