@@ -356,6 +356,33 @@ def test_a_full_disk_is_one_clear_line(tmp_path, monkeypatch):
         images.write_mask(tmp_path / "m.png", MASK)
 
 
+def names(folder):
+    return [path.relative_to(folder).as_posix() for path in images.list_images(folder)]
+
+
+def test_images_are_listed_by_name_without_hidden_ones(tmp_path):
+    for name in ("b/2.png", "b/a.TIF", "a.png", "b.jpg", ".hidden/c.png", "b/.d.png", "b/notes.csv", "z.png/1.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(tmp_path) == ["a.png", "b/2.png", "b/a.TIF", "b.jpg", "z.png/1.bmp"]
+    assert images.list_images(tmp_path / "missing") == []
+
+
+def test_links_to_folders_are_followed_and_loops_end(tmp_path):
+    for name in ("disk/ward/1.png", "disk/2.png", "set/images/3.png", "set/masks/3.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    folder = tmp_path / "set" / "images"
+    links = {"linked": tmp_path / "disk", "itself": folder, "around": tmp_path / "set", "gone": tmp_path / "nowhere"}
+    for name, target in links.items():
+        (folder / name).symlink_to(target)
+    (tmp_path / "disk" / "back").symlink_to(folder)
+    (folder / "round").symlink_to("round")
+    assert names(folder) == ["3.png", "linked/2.png", "linked/ward/1.png"]
+    (tmp_path / "elsewhere").symlink_to(folder)
+    assert names(tmp_path / "elsewhere") == ["3.png", "linked/2.png", "linked/ward/1.png"]
+
+
 def test_content_hash(tmp_path):
     a, b = save(tmp_path / "a.png", GREY), save(tmp_path / "b.png", GREY)
     assert images.content_hash(a) == images.content_hash(b) != images.content_hash(save(tmp_path / "c.png", RGB))

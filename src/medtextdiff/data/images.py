@@ -5,7 +5,7 @@ palette. Known limit: Pillow gives 16-bit *colour* PNG with 8 bits a channel; 16
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -197,9 +197,27 @@ def content_hash(path: str | Path) -> str:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files of a folder and the folders in it, by name; hidden files left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """Image files of a folder and the folders in it, by name; hidden files left out. Links to folders are followed.
+
+    A link to a folder that it lies in itself adds nothing.
+    """
+    return sorted(_inside(folder, frozenset(folder.resolve().parents))) if folder.is_dir() else []
+
+
+def _inside(folder: Path, around: frozenset[Path]) -> Iterator[Path]:
+    """The image files below a folder, in no order; `around`: the folders it lies in, as they are without links."""
+    here = folder.resolve()
+    if here in around:
+        return
+    try:
+        paths = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except PermissionError:
+        return
+    for path in paths:
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+        elif path.is_dir():
+            yield from _inside(path, around | {here})
 
 
 def _look_up(path: Path, stored: Stored) -> np.ndarray:
