@@ -15,6 +15,7 @@ from medtextdiff import config
 from medtextdiff.config import ConfigError
 from medtextdiff.data import augment, notes, transforms
 from medtextdiff.data.dataset import Dataset, Mixture
+from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import content_hash
 from medtextdiff.data.records import subset
 from medtextdiff.data.sources import detect
@@ -104,11 +105,15 @@ class Data(config.Config):
         folder of masks than the run's.
 
         Raises:
-            DataError: no data set is there.
+            DataError: no data set is there, or its layout leaves no choice of `masks`.
         """
-        if masks is not None:
-            return detect(root, mask_folder=masks)
-        return detect(root) if self.source is None else self.source.replace(root=str(root))
+        source = detect(root) if self.source is None else self.source.replace(root=str(root))
+        if masks is None:
+            return source
+        if "mask_folder" not in type(source).model_fields:
+            layout = source.kind().rpartition(".")[2]
+            raise DataError(f"{root} is read as '{layout}', which knows its masks itself; leave out --masks {masks}")
+        return source.replace(mask_folder=masks)
 
 
 class Run(config.Config):
