@@ -1,12 +1,34 @@
-"""The run of a segmenter: how it reads other data than its own."""
+"""The run of a segmenter: how it reads other data than its own, and how it is validated."""
 
 import shutil
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from medtextdiff.api.model import Model
+from medtextdiff.api.scored import read_pair
+from medtextdiff.data import augment
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import folders, lvit, manifest, targets
-from medtextdiff.recipes.segmentation_run import Data
+from medtextdiff.evaluation.segmentation import score_image
+from medtextdiff.recipes.segmentation_run import Data, Run
+from medtextdiff.segmentation import use
+
+
+class Bright(nn.Module):
+    """Says foreground where a pixel is no darker than half of the background: noise, so the size shown matters."""
+
+    num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(9.0))
+
+    def forward(self, images, notes, boxes=None):
+        light = self.weight * (images.mean(dim=1) + 0.3)
+        return torch.stack([-light, light], dim=1)
 
 
 def test_another_folder_of_masks_changes_nothing_else_of_the_source(tmp_path):
@@ -31,3 +53,16 @@ def test_a_layout_that_knows_its_masks_takes_no_other_folder(layout, known, tmp_
     source = layout.Config.tiny(tmp_path / "set")
     with pytest.raises(DataError, match="leave out --masks masks_lesion"):
         Data(source=source if known else None).at(source.root, "masks_lesion")
+
+
+@pytest.mark.parametrize("used", [{"mode": "tiles"}, {"mode": "resize", "size": 12}, {"mode": "resize", "size": 40}])
+@pytest.mark.parametrize("read", [{"size": None}, {"size": 12}, {"size": 12, "masks": "as_published"}])
+def test_what_is_validated_is_what_evaluate_gives(used, read, tmp_path):
+    folders.Config.tiny(tmp_path)
+    data = Data(root=str(tmp_path), augmentation=augment.Config(crop=8), **read)
+    run, model = Run(data=data, use=use.Config(**used)), Bright().eval()
+    loaded = Model("bright", run, model, torch.device("cpu"), "float32", "")
+    pairs = [(record.note, *read_pair(loaded, record)) for record in data.validation()]
+    dice = [score_image(loaded.segment(image, note).mask, mask, 2)["foreground"]["dice"] for note, image, mask in pairs]
+    assert run.job().validate(model) == {"dice": 100 * np.mean(dice)}
+    assert 0 < np.mean(dice) < 1

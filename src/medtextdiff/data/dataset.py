@@ -114,7 +114,7 @@ class Dataset:
             notes = (record.note, *record.other_notes)
             view = self._augmentation(image, mask, notes, rng, record.id, record.side)
             return Sample(record.id, view.note, view.image, view.mask, view.box)
-        pixels = (image if image.is_floating_point() else image.float() * (2 / 255) - 1).expand(3, -1, -1)
+        pixels = (image if image.is_floating_point() else image.float() / 255 * 2 - 1).expand(3, -1, -1)
         labels = mask.long() if mask is not None else None
         if self._size is not None:
             pixels = transforms.resize_image(pixels, self._size)
@@ -197,7 +197,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """
     sizes = {tuple(sample.image.shape[-2:]) for sample in samples}
     if len(sizes) != 1:
-        raise DataError(f"images of sizes {sorted(sizes)} cannot share a batch; set `size` or `crop`, or batches of 1")
+        raise DataError(
+            f"images of sizes {sorted(sizes)} cannot share a batch; set `crop`, or `size` (and use the model at that "
+            "size), or batches of 1"
+        )
     masks: Tensor | None = None
     if any(sample.mask is not None for sample in samples):
         masks = torch.stack(

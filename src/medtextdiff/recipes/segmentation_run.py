@@ -36,9 +36,11 @@ class Data(config.Config):
 
     root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed: with
         both, `root` is where the source looks.
-    subset: ids of the labelled training images; empty means all. size: images are made size x size; None: their own.
-    foreground: "any" merges all classes of the masks to one. more: further labelled folders, mixed in evenly.
-    masks: "as_published" resizes masks as the published code does, which grows their regions; "area" is right.
+    subset: ids of the labelled training images; empty means all. more: further labelled folders, mixed in evenly.
+    size: training images are made size x size; None: their own. Validation images keep their own size, at which `use`
+        is what makes them smaller: with a size here, `use` should read images at about the same.
+    foreground: "any" merges all classes of the masks to one.
+    masks: "as_published" resizes training masks as the published code does, which grows their regions; "area" is right.
     unlabelled_splits: where consistency finds images; their masks are not read.
     """
 
@@ -188,21 +190,23 @@ class Run(config.Config):
         parts = [self._dataset(group) for group in groups]
         return parts[0] if len(parts) == 1 else Mixture([(part, 1.0) for part in parts])
 
-    def _dataset(self, records: Sequence[Record], augmented: bool = True) -> Dataset:
+    def _dataset(self, records: Sequence[Record]) -> Dataset:
         return Dataset(
             records,
             size=self.data.size,
-            augmentation=self.data.augmentation if augmented else None,
+            augmentation=self.data.augmentation,
             num_classes=self.model.num_classes,  # type: ignore[attr-defined]
             foreground=self.data.foreground,
             resize_mask=transforms.published_mask if self.data.masks == "as_published" else transforms.resize_mask,
         ).check()
 
     def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:
-        dataset = self._dataset(records, augmented=False)
+        num_classes: int = self.model.num_classes  # type: ignore[attr-defined]
+        dataset = Dataset(records, num_classes=num_classes, foreground=self.data.foreground).check()
 
         def validate(model: nn.Module) -> dict[str, float]:
-            """Mean foreground Dice in percent over the validation images, as `segment` would predict them."""
+            """Mean foreground Dice in percent over the validation images, as `segment` predicts them and `evaluate`
+            scores them: at their own size, whatever `data.size` is."""
             scores, device = [], next(model.parameters()).device
             for index in range(len(dataset)):
                 sample = dataset.sample(index, torch.Generator())

@@ -1,4 +1,7 @@
-"""How a trained segmenter is used on whole images: part of a run, so that `segment` does what was validated."""
+"""How a trained segmenter is used on whole images: part of a run, so that `segment` does what was validated.
+
+Validation, `segment` and `evaluate` all hand it the image at its own size.
+"""
 
 from collections.abc import Callable
 
@@ -17,8 +20,8 @@ class Config(config.Config):
     """The arguments of `segmentation.predict.predict`.
 
     mode: "resize" shows the model the whole image at `size` x `size`; "tiles" reads it in its own resolution times
-    `scale`. flips: average over the four mirror images, four times slower. antialias: False shrinks images as the
-    published code does.
+    `scale`; a model trained on images of one size (`data.size`) is used with "resize". flips: average over the four
+    mirror images, four times slower. antialias: False shrinks images as the published code does.
     """
 
     mode: predict.Mode = "tiles"
