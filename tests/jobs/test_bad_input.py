@@ -21,6 +21,7 @@ from medtextdiff.api import segmenting
 from medtextdiff.data import images
 from medtextdiff.data.errors import DataError
 from medtextdiff.training.progress import Progress
+from medtextdiff.types import IGNORE
 from tests.jobs.conftest import RECIPE, SECRET, call, half, refused, rewrite, told_nowhere
 
 RGB = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -225,6 +226,10 @@ def blank(data: Path, *names: str, size: tuple[int, int] = (40, 48), value: int 
         Image.fromarray(np.full(size, value, np.uint8)).save(data / "masks" / name)
 
 
+def uncounted(data: Path, name: str) -> None:
+    images.write_mask(data / "masks" / name, np.full((40, 48), IGNORE), overwrite=True)
+
+
 CASES = [f"case{k}.png" for k in range(6)]
 
 
@@ -234,6 +239,7 @@ CASES = [f"case{k}.png" for k in range(6)]
         (lambda d: blank(d, "case1.png", size=(9, 9)), [], "its image 48 x 40"),
         (lambda d: blank(d, "case1.png", value=7), ["data.foreground=ids"], "its mask has class 7"),
         (lambda d: blank(d, *CASES), [], "masks marks anything"),
+        (lambda d: uncounted(d, "case4.png"), [], "record 'case4': every pixel of its mask is 255"),
         (lambda d: rewrite(d, ",case", ","), [], "row"),
         (lambda d: rewrite(d, ",val,", ",train,"), [], "--set data.val_split=null"),
         (lambda d: (d / "masks" / "case5.png").write_bytes(b"x"), [], "case5.png is not a PNG"),
@@ -260,6 +266,16 @@ def test_bad_data_and_settings_are_told_before_the_first_step(
     words = [word for setting in [f"data.root={data}", *settings] for word in ("--set", setting)]
     refused(call("train", RECIPE, *words, "-o", tmp_path / "new"), says)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_mask_that_counts_nowhere_is_told_before_the_first_image_is_scored(
+    data: Path, toy: Path, tmp_path: Path
+) -> None:
+    uncounted(data, "case5.png")  # the last one
+    words = ["evaluate", toy / "run", "--data", data, "-o", tmp_path / "report"]
+    result = call(*words)
+    refused(result, "record 'case5': every pixel of its mask is 255")
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_stopped_run_is_resumed_as_it_was_or_not_at_all(

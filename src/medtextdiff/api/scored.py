@@ -8,7 +8,7 @@ import torch
 
 from medtextdiff.api.model import Model, as_picture
 from medtextdiff.data import images, transforms
-from medtextdiff.data.dataset import read_labels
+from medtextdiff.data.dataset import check_scorable, read_labels
 from medtextdiff.data.errors import DataError
 from medtextdiff.types import Record
 
@@ -36,7 +36,7 @@ def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.n
     """The image as floats [H W C] in [0, 1] and its mask [H W], at its own size or made `at` x `at`.
 
     Raises:
-        ImageError, DataError: a file that cannot be read, or a mask that does not fit.
+        ImageError, DataError: a file that cannot be read, or a mask that does not fit or leaves nothing to score.
     """
     assert record.image is not None
     foreground = getattr(model.run.data, "foreground", "ids")
@@ -49,4 +49,5 @@ def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.n
     if at is not None:
         pixels = transforms.resize_image(pixels, at)
         truth = transforms.resize_mask(truth, at)
+    check_scorable(record, truth)
     return pixels.permute(1, 2, 0).clamp(0, 1).numpy(), truth.numpy()

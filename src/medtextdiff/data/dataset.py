@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
 from medtextdiff.data import augment, images, transforms
@@ -213,6 +213,19 @@ def collate(samples: Sequence[Sample]) -> Batch:
         masks=masks,
         boxes=torch.stack([sample.box for sample in samples]),
     )
+
+
+def check_scorable(record: Record, labels: Integer[Tensor, "H W"]) -> None:
+    """Refuse a mask that leaves nothing to score.
+
+    Raises:
+        DataError: every pixel is IGNORE.
+    """
+    if (labels == IGNORE).all():
+        raise DataError(
+            f"record '{record.id}': every pixel of its mask is {IGNORE} (not counted), so nothing can be scored; mark "
+            "some of it, or take the image out of the split"
+        )
 
 
 def read_labels(

@@ -14,7 +14,7 @@ from torch import nn
 from medtextdiff import config
 from medtextdiff.config import ConfigError
 from medtextdiff.data import augment, notes, transforms
-from medtextdiff.data.dataset import Dataset, Mixture
+from medtextdiff.data.dataset import Dataset, Mixture, check_scorable, read_labels
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import content_hash
 from medtextdiff.data.records import subset
@@ -147,7 +147,7 @@ class Run(config.Config):
         """Build it.
 
         Raises:
-            ConfigError, DataError: no data, or data that does not fit the model.
+            ConfigError, DataError: no data, or data that does not fit the model or cannot be validated on.
         """
         torch.manual_seed(self.training.seed)  # new weights
         labelled = self.data.labelled()
@@ -203,6 +203,10 @@ class Run(config.Config):
     def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:
         num_classes: int = self.model.num_classes  # type: ignore[attr-defined]
         dataset = Dataset(records, num_classes=num_classes, foreground=self.data.foreground).check()
+        for record in records:  # now, not after the last step and before the weights are saved
+            labels = read_labels(record, num_classes, self.data.foreground)
+            assert labels is not None
+            check_scorable(record, labels)
 
         def validate(model: nn.Module) -> dict[str, float]:
             """Mean foreground Dice in percent over the validation images, as `segment` predicts them and `evaluate`
