@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from medtextdiff.data import augment, images, transforms
 from medtextdiff.data.dataset import Dataset, Mixture, collate
@@ -138,3 +139,18 @@ def test_mixture_draws_by_weight_and_only_from_the_generator(disc_records):
     assert mixture.sample(0, rng(7)).id == mixture.sample(5, rng(7)).id
     with pytest.raises(DataError, match="weight above 0"):
         Mixture([(Dataset(disc_records), 0.0)])
+
+
+@pytest.mark.parametrize("augmentation", [None, augment.Config()])
+def test_images_and_masks_are_made_smaller_as_asked(disc_records, augmentation):
+    record = disc_records[0]
+    image = transforms.to_tensor(images.read(record.image))
+    mask = torch.from_numpy(images.read_mask(record.mask))
+    for antialias, resize_mask in ((True, transforms.resize_mask), (False, transforms.published_mask)):
+        data = Dataset(disc_records, size=20, augmentation=augmentation, antialias=antialias, resize_mask=resize_mask)
+        sample = data.sample(0, rng())
+        expected = F.interpolate(image[None], (20, 20), mode="bilinear", antialias=antialias)[0]
+        torch.testing.assert_close(sample.image, expected, atol=1.01 / 255, rtol=0)  # 8 bits, where views are drawn
+        assert torch.equal(sample.mask, resize_mask(mask, 20))
+        assert sample.mask.dtype == torch.int64
+    assert transforms.published_mask(mask, 20).sum() > transforms.resize_mask(mask, 20).sum()

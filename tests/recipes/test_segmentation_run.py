@@ -9,12 +9,14 @@ from torch import nn
 
 from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair
-from medtextdiff.data import augment
+from medtextdiff.data import augment, images, transforms
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import folders, lvit, manifest, targets
 from medtextdiff.evaluation.segmentation import score_image
+from medtextdiff.recipes.segmentation import fasttextdiff_monuseg_as_published
 from medtextdiff.recipes.segmentation_run import Data, Run
 from medtextdiff.segmentation import use
+from medtextdiff.segmentation.models import unet
 
 
 class Bright(nn.Module):
@@ -66,3 +68,19 @@ def test_what_is_validated_is_what_evaluate_gives(used, read, tmp_path):
     dice = [score_image(loaded.segment(image, note).mask, mask, 2)["foreground"]["dice"] for note, image, mask in pairs]
     assert run.job().validate(model) == {"dice": 100 * np.mean(dice)}
     assert 0 < np.mean(dice) < 1
+
+
+def test_published_recipes_train_on_images_made_smaller_as_they_are_used(tmp_path):
+    folders.Config.tiny(tmp_path)
+    run = fasttextdiff_monuseg_as_published()
+    assert run.data.antialias is run.use.antialias is False
+    small = run.replace(
+        model=unet.Config(),
+        data=run.data.replace(root=str(tmp_path), size=20, augmentation=augment.Config()),
+        use=run.use.replace(size=20),
+    )
+    record = small.data.records("train")[0]
+    native = transforms.to_tensor(images.read(record.image))
+    sample = small.job().data.sample(0, torch.Generator())
+    torch.testing.assert_close(sample.image, small.use.working_image(native)[0], atol=1.01 / 255, rtol=0)
+    assert torch.equal(sample.mask, transforms.published_mask(torch.from_numpy(images.read_mask(record.mask)), 20))

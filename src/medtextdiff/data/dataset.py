@@ -56,6 +56,7 @@ class Dataset:
         augmentation: augment.Config | None = None,
         foreground: Literal["ids", "any"] = "ids",
         resize_mask: Callable[[Tensor, Size], Tensor] = transforms.resize_mask,
+        antialias: bool = True,
         cache: bool = True,
         cache_bytes: int = 4 << 30,
     ) -> None:
@@ -68,6 +69,7 @@ class Dataset:
             augmentation: views to draw; None: the whole image and its `note`.
             foreground: "any" merges all classes (but IGNORE, unless a mask has larger ids still) to 1.
             resize_mask: how masks are brought to `size`; `transforms.published_mask` repeats the published code.
+            antialias: where `size` makes images smaller; False repeats the published code.
             cache: keep decoded images, up to `cache_bytes`; beyond it files are read again.
 
         Raises:
@@ -80,6 +82,7 @@ class Dataset:
             raise DataError(f"{len(bare)} records have no image (the first is '{bare[0]}'); leave them out")
         self.records = list(records)
         self._num_classes, self._foreground, self._resize_mask = num_classes, foreground, resize_mask
+        self._antialias = antialias
         self._size = (size, size) if isinstance(size, int) else size
         self._augmentation = augmentation.build() if augmentation is not None else None
         self._cache: dict[int, tuple[Tensor, Tensor | None]] = {}
@@ -117,7 +120,7 @@ class Dataset:
         pixels = (image if image.is_floating_point() else image.float() / 255 * 2 - 1).expand(3, -1, -1)
         labels = mask.long() if mask is not None else None
         if self._size is not None:
-            pixels = transforms.resize_image(pixels, self._size)
+            pixels = transforms.resize_image(pixels, self._size, self._antialias)
             labels = self._resize_mask(labels, self._size) if labels is not None else None
         if pixels.data_ptr() == image.data_ptr():
             pixels = pixels.clone()  # what is cached stays ours
@@ -154,8 +157,8 @@ class Dataset:
                 f"{pixels.shape[1]}; give the mask that was drawn on this image"
             )
         if self._size is not None and self._augmentation is not None:
-            pixels = transforms.resize_image(pixels.contiguous(), self._size)
-            mask = transforms.resize_mask(mask, self._size) if mask is not None else None
+            pixels = transforms.resize_image(pixels.contiguous(), self._size, self._antialias)
+            mask = self._resize_mask(mask, self._size) if mask is not None else None
         kept = pixels.mul(255).round().byte() if shallow else pixels * 2 - 1
         return kept.contiguous(), mask
 

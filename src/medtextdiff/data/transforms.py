@@ -16,12 +16,15 @@ def to_tensor(picture: Picture) -> Float[Tensor, "3 H W"]:
     return pixels.expand(3, -1, -1).mul(2).sub(1).contiguous()
 
 
-def resize_image(image: Real[Tensor, "C H W"], size: int | Size) -> Real[Tensor, "C h w"]:
-    """Bilinear, with antialiasing where it shrinks; corners are not aligned. An int is a square. uint8 is rounded."""
+def resize_image(image: Real[Tensor, "C H W"], size: int | Size, antialias: bool = True) -> Real[Tensor, "C h w"]:
+    """Bilinear, with antialiasing where it shrinks; corners are not aligned. An int is a square. uint8 is rounded.
+
+    `antialias` False shrinks as the published code does.
+    """
     rows, columns = _pair(size)
     if image.shape[-2:] == (rows, columns):
         return image
-    return F.interpolate(image[None], (rows, columns), mode="bilinear", antialias=True, align_corners=False)[0]
+    return F.interpolate(image[None], (rows, columns), mode="bilinear", antialias=antialias, align_corners=False)[0]
 
 
 def resize_mask(mask: Integer[Tensor, "H W"], size: int | Size) -> Integer[Tensor, "h w"]:
@@ -55,7 +58,7 @@ def area_share(region: Tensor, size: Size) -> Float[Tensor, "h w"]:
     return share
 
 
-def published_mask(mask: Int[Tensor, "H W"], size: int | Size) -> Int[Tensor, "h w"]:
+def published_mask(mask: Integer[Tensor, "H W"], size: int | Size) -> Integer[Tensor, "h w"]:
     """The published code's mask: 0/255 shrunk bilinearly without antialiasing, then everything above 0 is foreground.
 
     It grows regions (by 13 % on MoNuSeg from 1000 to 256 pixels); only for scores beside published ones.

@@ -323,7 +323,9 @@ def _published(name: published.Name, max_steps: int) -> Run:
     )
     return Run(
         model=model,
-        data=Data(size=published.IMAGE_SIZE, masks="as_published", augmentation=augment.Config(flips=True)),
+        data=Data(
+            size=published.IMAGE_SIZE, masks="as_published", antialias=False, augmentation=augment.Config(flips=True)
+        ),
         loss=losses.as_published(),
         training=engine.Config(
             max_steps=max_steps, batch_size=1, learning_rate=1e-4, weight_decay=0.0, clip_norm=None, schedule="constant"

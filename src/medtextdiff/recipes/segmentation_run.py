@@ -41,6 +41,7 @@ class Data(config.Config):
         is what makes them smaller: with a size here, `use` should read images at about the same.
     foreground: "any" merges all classes of the masks to one.
     masks: "as_published" resizes training masks as the published code does, which grows their regions; "area" is right.
+    antialias: False makes training images smaller as the published code does; `use.antialias` speaks of all others.
     unlabelled_splits: where consistency finds images; their masks are not read.
     """
 
@@ -54,6 +55,7 @@ class Data(config.Config):
     size: PositiveInt | None = None
     foreground: Literal["ids", "any"] = "any"
     masks: Literal["area", "as_published"] = "area"
+    antialias: bool = True
     augmentation: augment.Config = augment.Config()
 
     def records(self, split: str) -> list[Record]:
@@ -198,6 +200,7 @@ class Run(config.Config):
             num_classes=self.model.num_classes,  # type: ignore[attr-defined]
             foreground=self.data.foreground,
             resize_mask=transforms.published_mask if self.data.masks == "as_published" else transforms.resize_mask,
+            antialias=self.data.antialias,
         ).check()
 
     def _validator(self, records: Sequence[Record]) -> Callable[[nn.Module], dict[str, float]]:
