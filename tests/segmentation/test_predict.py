@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from medtextdiff.segmentation import use
 from medtextdiff.segmentation.predict import predict, tile_boxes, tile_size, tile_starts
+from medtextdiff.segmentation.views import Encoded
 
 
 class Pointwise(nn.Module):
@@ -131,3 +133,13 @@ def test_fasttextdiff_any_size(made):
     model = made()
     for size in [(33, 70), (5, 6)]:
         assert predict(model, picture(*size), "right", tile=32).shape == (2, *size)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("settings", [{"mode": "resize", "size": 32}, {"mode": "tiles", "tile": 32, "scale": 1.6}])
+@pytest.mark.parametrize("size", [(20, 13), (50, 70), (20, 70), (32, 32)])
+def test_encoded_once_is_as_predicted(made, size, settings, antialias):
+    model, image = made(), picture(*size)
+    settings = use.Config(antialias=antialias, **settings)
+    found = Encoded.of(model, image, settings).probabilities(model, "upper right")
+    torch.testing.assert_close(found, settings.probabilities(model, image, "upper right"), atol=1e-6, rtol=1e-6)

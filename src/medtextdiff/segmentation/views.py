@@ -25,7 +25,8 @@ class Chunk:
 class Encoded:
     """What an image gives, whatever the note. The levels stay in memory: about 14 MB for each tile of 256 x 256.
 
-    `size` is the image's own (height, width), `work` that which was read, `padded` with the padding of small images.
+    `size` is the image's own (height, width), `work` that which was read, `padded` with the padding of small images;
+    `antialias` says how the probabilities are made smaller where what was read is larger than the image.
     """
 
     chunks: list[Chunk]
@@ -33,6 +34,7 @@ class Encoded:
     size: tuple[int, int]
     work: tuple[int, int]
     padded: tuple[int, int]
+    antialias: bool = True
 
     @classmethod
     @torch.no_grad()
@@ -53,7 +55,8 @@ class Encoded:
             boxes = predict.tile_boxes(some, tile, (height, width)).to(image.device)
             chunks.append(Chunk(segmenter.encode(torch.stack(tiles)), some, boxes))
         own = (image.shape[-2], image.shape[-1])
-        return cls(chunks, tile, own, (height, width), (padded.shape[-2], padded.shape[-1]))
+        size = (padded.shape[-2], padded.shape[-1])
+        return cls(chunks, tile, own, (height, width), size, settings.antialias)
 
     @torch.no_grad()
     def probabilities(self, segmenter: Any, note: str) -> Float[Tensor, "K H W"]:
@@ -70,5 +73,5 @@ class Encoded:
                 weights[place] += weight
         probs = (total / weights)[None, :, : self.work[0], : self.work[1]]
         if self.work != self.size:
-            probs = F.interpolate(probs, size=self.size, mode="bilinear", align_corners=False)
+            probs = F.interpolate(probs, size=self.size, mode="bilinear", align_corners=False, antialias=self.antialias)
         return probs[0]
