@@ -122,6 +122,7 @@ def test_code_in_a_checkpoint_never_runs(form: str, tmp_path: Path) -> None:
         (["evaluate", "--split", "nope"], "no split 'nope'"),
         (["evaluate", "--mode", "foo"], "give resize or tiles"),
         (["evaluate", "--at", "0"], "cannot be scored at 0 x 0"),
+        (["evaluate", "--at", "32", "--as-published"], "leave out --at"),
         (["evaluate", "--notes", "foo"], "give right, none or wrong"),
         (["evaluate", "--against", "nowhere"], "no model or run folder 'nowhere'"),
     ],

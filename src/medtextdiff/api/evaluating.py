@@ -58,7 +58,8 @@ def evaluate(
         against: another model; both are scored on the same images and compared in pairs.
         notes: "right"; "none"; or "wrong", each image with the next image's differing note.
         at: make image and mask N x N first (area decides for the mask) and score there; None: native size.
-        as_published: also score as the published code does, at 256 px against its grown masks.
+        as_published: also score as the published code does, at 256 px against its grown masks; not with `at`, after
+            which they would not grow.
         unseen: leave out the images whose masks `model` or `against` was trained on, as told by their lock.json;
             without it they are scored, and counted in the report.
         settings: how the models are used, e.g. "use.tile=512" or "use.flips=true", instead of how they were validated.
@@ -75,6 +76,10 @@ def evaluate(
         raise ConfigError(f"no notes '{notes}'; give right, none or wrong")
     if at is not None and at < 1:
         raise ConfigError(f"images cannot be scored at {at} x {at} pixels; give a size of 1 or more, or leave it out")
+    if at is not None and as_published:
+        raise ConfigError(
+            "--as-published grows the masks by making them smaller from their own size; leave out --at, or score twice"
+        )
     check_free(Path(out), overwrite)
     check_place(Path(out))
     scorer = _Scorer(mode, at, as_published, progress)

@@ -150,7 +150,7 @@ def evaluate(
     mode: Annotated[str | None, typer.Option(help="resize or tiles; the default is the model's own.")] = None,
     at: Annotated[int | None, typer.Option(help="Score at N x N pixels instead of the native size.")] = None,
     as_published: Annotated[
-        bool, typer.Option("--as-published", help="Also score as the published code does.")
+        bool, typer.Option("--as-published", help="Also score as the published code does; not with --at.")
     ] = False,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Leave out the images whose masks the run was trained on.")
