@@ -14,6 +14,7 @@ import medtextdiff
 from medtextdiff import api
 from medtextdiff.recipes import segmentation
 from medtextdiff.recipes.run_folder import PRETRAINED, builtin_names, locate
+from medtextdiff.text.named import named
 from medtextdiff.training.components import check_components
 from tests.jobs.conftest import call
 
@@ -31,6 +32,14 @@ def test_a_shipped_model_is_sealed_and_has_a_card(name: str) -> None:
 def test_a_shipped_segmenter_with_its_text_encoder_has_at_most_45_mb() -> None:
     sizes = {card.name: card.megabytes for card in api.models()}
     assert sizes["nuclei-small"] + sizes["modernbert-small"] <= 45
+
+
+def test_the_shipped_clinical_encoder_has_at_most_25_mb_and_tells_a_denial_from_a_finding() -> None:
+    assert next(card for card in api.models() if card.name == "modernbert-clinical").megabytes <= 25
+    encoder = named("modernbert-clinical").build()  # type: ignore[attr-defined]
+    notes = ["There is a pleural effusion.", "Pleural effusion is seen.", "There is no pleural effusion."]
+    there, seen, denied = torch.nn.functional.normalize(encoder(notes).pooled, dim=-1)
+    assert there @ seen > there @ denied + 0.1
 
 
 def test_a_shipped_generator_with_its_text_encoder_has_at_most_45_mb() -> None:
