@@ -212,3 +212,9 @@ def test_text_alone(tmp_path):
     (tmp_path / "notes.csv").write_text("image,split,note\na.png,train,One.\nb.png,val,Two.\n")
     found = folders.Config(root=str(tmp_path), images=None).build().records()
     assert found == [Record("a", "One.", split="train"), replace(Record("b", "Two."), split="val")]
+
+
+def test_a_layout_without_a_choice_of_masks_says_so(tmp_path):
+    lvit.Config.tiny(tmp_path)
+    with pytest.raises(DataError, match="is read as 'lvit', which has no choice of --masks"):
+        detect(tmp_path, mask_folder="masks_lesion")
