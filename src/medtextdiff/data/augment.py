@@ -26,8 +26,8 @@ class Config(config.Config):
 
     Fields:
         crop: rows and columns of the view; None: the whole image at its own size.
-        scale: range of the zoom, drawn evenly on a logarithm; 2 shows twice as far at half the size. A view stays
-            within an image that is large enough for it.
+        scale: range of the zoom, drawn evenly on a logarithm; 2 shows twice as far at half the size (so
+            it is the inverse of `use.scale`, which is 0.5 there). A view stays within an image that is large enough.
         flips: left-right and top-bottom, each half of the time; the note's place words swap.
         vertical_flips: False leaves out top-bottom flips, where images have an up (chest X-rays).
         rot90: quarter turns, where the note's words can follow; never of a whole image that is not square.

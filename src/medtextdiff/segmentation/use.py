@@ -20,8 +20,9 @@ class Config(config.Config):
     """The arguments of `segmentation.predict.predict`.
 
     mode: "resize" shows the model the whole image at `size` x `size`; "tiles" reads it in its own resolution times
-    `scale`; a model trained on images of one size (`data.size`) is used with "resize". flips: average over the four
-    mirror images, four times slower. antialias: False shrinks images as the published code does.
+    `scale` (0.5: half its size, for a model whose views were drawn at a `data.augmentation.scale` of about 2); a model
+    trained on images of one size (`data.size`) is used with "resize". flips: average over the four mirror images, four
+    times slower. antialias: False shrinks images as the published code does.
     """
 
     mode: predict.Mode = "tiles"
