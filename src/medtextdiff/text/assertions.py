@@ -102,13 +102,13 @@ def _words(patterns: Mapping[str, str]) -> dict[str, re.Pattern[str]]:
 
 _FINDING_WORDS, _SIDE_WORDS, _HEIGHT_WORDS, _SEVERITY_WORDS = map(_words, (_FINDINGS, _SIDES, _HEIGHTS, _SEVERITIES))
 _COUNTS = _words({name: rf"(?:{pattern}) (?:[a-z-]+ ){{0,2}}(?:{_THINGS})" for name, pattern in _NUMBERS.items()})
-_ALL = _words(
+_SAYS = _words(
     {
         "general": _GENERAL,
         "both": _BOTH,
         "whole": _ALL_HEIGHTS,
-        "denied": _DENIES_WHAT_FOLLOWS,
-        "deny": _DENIES_WHAT_PRECEDES,
+        "denies what follows": _DENIES_WHAT_FOLLOWS,
+        "denies what precedes": _DENIES_WHAT_PRECEDES,
     }
 )
 _PLACE = re.compile(rf"\b(?:{'|'.join((*_HEIGHTS.values(), *_SIDES.values(), _ALL_HEIGHTS))})\b")
@@ -122,7 +122,7 @@ def asserted(sentence: str) -> set[str]:
         if denied or general:
             found.add("denied")
         if affirmed:
-            found |= {"affirmed", *(name for name in affirmed if name in _FINDINGS)}
+            found |= {"affirmed", *affirmed}
         elif denied or general or _NORMAL.search(clause):
             continue  # what is denied or normal is nowhere
         found |= _placed(clause)
@@ -149,21 +149,21 @@ def _clauses(sentence: str) -> Iterator[str]:
 
 def _findings(clause: str) -> tuple[set[str], set[str], bool]:
     """Those affirmed, those denied, and whether something without a name is denied ("no disease")."""
-    before = _ALL["denied"].search(clause)
+    before = _SAYS["denies what follows"].search(clause)
     first = before.start() if before else len(clause)
-    last = max((word.end() for word in _ALL["deny"].finditer(clause)), default=-1)
+    last = max((word.end() for word in _SAYS["denies what precedes"].finditer(clause)), default=-1)
     affirmed: set[str] = set()
     denied: set[str] = set()
     for name, word in _FINDING_WORDS.items():
         for place in word.finditer(clause):
             (denied if place.start() > first or place.start() < last else affirmed).add(name)
-    return affirmed, denied - affirmed, before is not None and _ALL["general"].search(clause) is not None
+    return affirmed, denied - affirmed, before is not None and _SAYS["general"].search(clause) is not None
 
 
 def _placed(clause: str) -> set[str]:
     """Sides, heights, and which height on which side: words next to each other belong together."""
     found: set[str] = set()
-    if _ALL["both"].search(clause):
+    if _SAYS["both"].search(clause):
         found |= {"left", "right"}
     group: set[str] = set()
     last = -100
@@ -177,7 +177,7 @@ def _placed(clause: str) -> set[str]:
 
 
 def _named(word: str) -> set[str]:
-    if _ALL["whole"].fullmatch(word):
+    if _SAYS["whole"].fullmatch(word):
         return {"whole"}
     return {name for words in (_SIDE_WORDS, _HEIGHT_WORDS) for name, known in words.items() if known.fullmatch(word)}
 
