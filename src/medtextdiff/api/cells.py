@@ -33,8 +33,8 @@ class Cell(NamedTuple):
     data: Path
     run: segmentation_run.Run
     folder: Path
-    split: str = "val"
-    precision: str = "auto"
+    split: str
+    precision: str
 
     @property
     def name(self) -> str:

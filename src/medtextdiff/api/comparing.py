@@ -68,7 +68,7 @@ def compare(
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [
-        _cell(run, place, Path(root), masks, name, encoder, seed)._replace(split=split, precision=precision)
+        _cell(run, place, Path(root), masks, name, encoder, seed, split, precision)
         for root in data
         for seed in range(seeds)
         for name, encoder in chosen.items()
@@ -126,6 +126,8 @@ def _cell(
     name: str,
     encoder: Config | None,
     seed: int,
+    split: str,
+    precision: str,
 ) -> Cell:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
     if slug != name:  # two names may have become one
@@ -137,7 +139,8 @@ def _cell(
         training=run.training.replace(seed=seed),
         bank=feature_bank.Config(folder=str(out / "bank"), budget_gb=100.0),
     )
-    return Cell(root.name, name, seed, data, own, out / "cells" / root.name / slug / f"seed{seed}")
+    folder = out / "cells" / root.name / slug / f"seed{seed}"
+    return Cell(root.name, name, seed, data, own, folder, split, precision)
 
 
 def _work(
