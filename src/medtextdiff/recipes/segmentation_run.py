@@ -15,10 +15,9 @@ from medtextdiff import config
 from medtextdiff.config import ConfigError
 from medtextdiff.data import augment, notes, transforms
 from medtextdiff.data.dataset import Dataset, Mixture, check_scorable, read_labels
-from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import content_hash
 from medtextdiff.data.records import subset
-from medtextdiff.data.sources import detect
+from medtextdiff.data.sources import detect, settled
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes.job import Job
 from medtextdiff.recipes.run_folder import locate
@@ -112,12 +111,7 @@ class Data(config.Config):
             DataError: no data set is there, or its layout leaves no choice of `masks`.
         """
         source = detect(root) if self.source is None else self.source.replace(root=str(root))
-        if masks is None:
-            return source
-        if "mask_folder" not in type(source).model_fields:
-            layout = source.kind().rpartition(".")[2]
-            raise DataError(f"{root} is read as '{layout}', which knows its masks itself; leave out --masks {masks}")
-        return source.replace(mask_folder=masks)
+        return source if masks is None else settled(source, mask_folder=masks)
 
 
 class Run(config.Config):

@@ -16,18 +16,18 @@ def detect(root: str | Path, **fields: object) -> config.Config:
 
     path = Path(root)
     if path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".xlsx"):
-        return _config(manifest.Config, path, fields)
+        return settled(manifest.Config(root=str(path)), **fields)
     if any((path / name).is_dir() for name in lvit.FOLDERS.values()):
-        return _config(lvit.Config, path, fields)
+        return settled(lvit.Config(root=str(path)), **fields)
     if (path / medvqa_gi.TABLE).is_file() and not _has_notes(path):
-        return _config(medvqa_gi.Config, path, fields)
+        return settled(medvqa_gi.Config(root=str(path)), **fields)
     if any((path / f"{name}{rocov2.CAPTIONS}").is_file() for name in rocov2.SPLITS.values()):
-        return _config(rocov2.Config, path, fields)
+        return settled(rocov2.Config(root=str(path)), **fields)
     if (path / "images").is_dir():
-        return _config(folders.Config, path, _without_table(path) | fields)
+        return settled(folders.Config(root=str(path)), **(_without_table(path) | fields))
     for name in ("manifest.csv", "manifest.jsonl"):
         if (path / name).is_file():
-            return _config(manifest.Config, path / name, fields)
+            return settled(manifest.Config(root=str(path / name)), **fields)
     if not path.exists():
         raise DataError(f"{path} does not exist; check the path")
     raise DataError(
@@ -37,14 +37,20 @@ def detect(root: str | Path, **fields: object) -> config.Config:
     )
 
 
-def _config(kind: type[config.Config], path: Path, fields: dict[str, object]) -> config.Config:
-    for name in fields:
-        if name not in kind.model_fields:
-            option = {"mask_folder": "--masks", "side": "--side"}.get(name, name)
+def settled(source: config.Config, **fields: object) -> config.Config:
+    """The source with some fields changed.
+
+    Raises:
+        DataError: its layout has no such field, since it knows that itself.
+    """
+    for name, value in fields.items():
+        if name not in type(source).model_fields:
+            option = {"mask_folder": "--masks"}.get(name, name)
+            layout, root = source.kind().rpartition(".")[2], getattr(source, "root", "")
             raise DataError(
-                f"{path} is read as '{kind.kind().rpartition('.')[2]}', which has no choice of {option}; leave it out"
+                f"{root} is read as '{layout}', which has no choice of {option}; leave out {option} {value}"
             )
-    return kind.model_validate({"root": str(path), **fields})
+    return source.replace(**fields)
 
 
 def _without_table(path: Path) -> dict[str, object]:
