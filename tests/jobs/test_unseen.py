@@ -90,3 +90,16 @@ def test_a_run_does_not_go_on_with_another_note(run_dir: Path, data_dir: Path) -
     table.write_text(table.read_text().replace("One disc on the left.", "A disc on the left.", 1))
     job = override(recipes.find("segmentation.fasttextdiff_tiny"), [f"data.root={data_dir}"]).job()
     assert [name for name in about if about[name] != job.also_read[name]] == ["mask and notes of case0"]
+
+
+def test_two_masks_of_one_image_are_no_two_cases(data_dir: Path, run_dir: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((40, 48), 255, dtype=np.uint8)).save(data_dir / "masks" / "whole.png")
+    found = data_dir / "found.csv"
+    rows = [("a", "case4", "case4"), ("b", "case4", "whole"), ("c", "case5", "case5")]
+    lines = [f"{name},images/{image}.png,masks/{mask}.png,val" for name, image, mask in rows]
+    found.write_text("\n".join(["id,image,mask,split", *lines]) + "\n")
+    done = call("evaluate", run_dir, "--data", found, "-o", tmp_path / "report")
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["summary"]["num_groups"] == 2
+    groups = [line.split(",")[1] for line in (tmp_path / "report" / "per_image.csv").read_text().splitlines()[1:]]
+    assert groups == ["image a", "image a", "image c"]

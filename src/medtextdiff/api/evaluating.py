@@ -12,7 +12,7 @@ from medtextdiff import __version__
 from medtextdiff.api import shelf
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
-from medtextdiff.api.scored import read_pair, records_of
+from medtextdiff.api.scored import drawn_together, read_pair, records_of
 from medtextdiff.config import ConfigError, override
 from medtextdiff.data import note_edits, transforms
 from medtextdiff.data.atomic import check_place
@@ -162,13 +162,14 @@ class _Scorer:
 
     def rows(self, model: Model, records: Sequence[Record], words: Sequence[str]) -> list[Row]:
         rows = []
-        for number, (record, note) in enumerate(zip(records, words, strict=True), 1):
+        groups: Sequence[str | None] = drawn_together(records) or [None] * len(records)
+        for number, (record, note, group) in enumerate(zip(records, words, groups, strict=True), 1):
             image, truth = read_pair(model, record, self.at)
             result = model.segment(image, note, mode=self.mode)  # type: ignore[arg-type]
             scores = score_image(result.mask, truth, model.num_classes)
             if self.as_published:
                 scores["as_published"] = self._as_published(result.probabilities, truth)
-            rows.append(Row(record.id, scores, bool(note.strip()), record.patient))
+            rows.append(Row(record.id, scores, bool(note.strip()), group))
             self.progress(f"{model.name}: {number}/{len(records)}")
         return rows
 

@@ -28,7 +28,11 @@ def records_of(model: Model, data: str | Path, split: str, masks: str | None = N
 
 def drawn_together(records: Sequence[Record]) -> list[str] | None:
     """A group name for each record: those of one patient, or of one image, are no independent cases. None: all are."""
-    names = [f"patient {record.patient}" if record.patient else f"image {record.image}" for record in records]
+    first: dict[Path | None, str] = {}  # the names go into reports, where paths have no place
+    names = [
+        f"patient {record.patient}" if record.patient else f"image {first.setdefault(record.image, record.id)}"
+        for record in records
+    ]
     return names if len(set(names)) < len(names) else None
 
 

@@ -27,7 +27,7 @@ _SMOOTH = 1e-5  # of the published score
 
 @dataclass(frozen=True)
 class Row:
-    """One image's scores. `group` (e.g. the patient) says which images are drawn together in the bootstrap."""
+    """One image's scores. Rows of one `group` (a patient, an image of several masks) are drawn together."""
 
     id: str
     scores: Scores
