@@ -37,6 +37,12 @@ def test_mirror(note, mirrored):
     assert mirror_note(note) == mirrored
 
 
+def test_turkish_letters_are_letters_of_the_same_word():
+    assert mirror_note("R\u0130GHT lung, r\u0131ght-sided") == "LEFT lung, left-sided"
+    assert flip_note_vertical("SUPER\u0130OR, \u0131nferior, \u017fuperior") == "INFERIOR, superior, inferior"
+    assert rotate_note_90("Upper R\u0130ght") == rotate_note_90("Upper Right") == "Upper Left"
+
+
 def test_known_limit_other_senses_of_right_are_swapped():
     assert mirror_note("if left untreated") == "if right untreated"
 

@@ -36,6 +36,8 @@ _HEIGHTS |= {value: key for key, value in _HEIGHTS.items()}
 _UPRIGHT_LOBES = {"RUL": "RLL", "LUL": "LLL", "RUQ": "RLQ", "LUQ": "LLQ"}
 _UPRIGHT_LOBES |= {value: key for key, value in _UPRIGHT_LOBES.items()}
 
+_PLAIN = str.maketrans({"\u0131": "i", "\u0307": None, "\u017f": "s"})  # Turkish i, lower and upper; long s
+
 # A side may carry an ending: leftmost, leftward, right-sided, lefthand. "Bilateral" has no side in it.
 _SIDE = re.compile(r"(?<![a-z])(left|right|rigth|rihgt)(?=(?:most|wards?|sided|hand|side)?(?![a-z]))", re.IGNORECASE)
 _HEIGHT = re.compile(rf"(?<![a-z])({'|'.join(sorted(_HEIGHTS, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
@@ -121,19 +123,24 @@ def rotate_note_90(note: str, side: Side = "viewer") -> str | None:
     def turn(match: re.Match[str]) -> str:
         first, gap, side, alone = match.groups()
         if alone:
-            return _cased(alone, _VERTICAL[alone.lower()])
-        down = names[_HORIZONTAL[side.lower()]]
+            return _cased(alone, _VERTICAL[_plain(alone)])
+        down = names[_HORIZONTAL[_plain(side)]]
         if not first:
             return _cased(side, down)
-        return f"{_cased(first, down)}{gap}{_cased(side, _VERTICAL[first.lower()])}"
+        return f"{_cased(first, down)}{gap}{_cased(side, _VERTICAL[_plain(first)])}"
 
     note = _PLACE.sub(turn, note)
     return _CLOCK.sub(lambda match: str((int(match[1]) - 3) % 12 or 12), note)
 
 
 def _swap(note: str, pattern: re.Pattern[str], pairs: Mapping[str, str]) -> str:
-    change: Callable[[re.Match[str]], str] = lambda match: _cased(match[1], pairs[match[1].lower()])  # noqa: E731
+    change: Callable[[re.Match[str]], str] = lambda match: _cased(match[1], pairs[_plain(match[1])])  # noqa: E731
     return pattern.sub(change, note)
+
+
+def _plain(word: str) -> str:
+    """A word as the tables above spell it: where case is ignored, "RİGHT" and "rıght" match "right", too."""
+    return word.lower().translate(_PLAIN)
 
 
 def _cased(old: str, new: str) -> str:
