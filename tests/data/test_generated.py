@@ -32,6 +32,7 @@ def test_rows_in_their_order(folder):
         ("file,seed\na.png,1\n", "no column 'prompt'"),
         ("file,prompt\na.png,x\nc.png,secret words\n", "1 images are not there .line 3."),
         ("file,prompt\na.png,x\na.png,y\n", "line 3: this file is listed in line 2"),
+        (f"file,prompt\n{'secret words ' * 30},a.png\n", "1 images are not there .line 2."),
         ("file,prompt,seed\na.png,x,one\n", "line 2: a seed is a whole number"),
         ("file,prompt\n", "no rows"),
     ],

@@ -67,6 +67,14 @@ def test_mask_folder_that_is_not_there(disc_config, tmp_path):
     assert [record.mask is None for record in loose.build().records()] == [True] + [False] * 7
 
 
+def test_a_long_note_where_a_file_should_be_named_is_not_told(disc_config, tmp_path):
+    with open(tmp_path / "notes.csv", "a") as table:
+        table.write(f"{'Secret words. ' * 30},disc_01.png,train,disc_00.png\n")
+    with pytest.raises(DataError, match="not the name of an image") as told:
+        disc_config.build().records()
+    assert "Secret" not in str(told.value)
+
+
 def test_several_masks_of_an_image_are_several_records(disc_config, tmp_path):
     with open(tmp_path / "notes.csv", "a") as table:
         table.write("disc_00.png,disc_01.png,train,Another thing.\n")

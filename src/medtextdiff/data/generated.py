@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medtextdiff.data.errors import DataError
-from medtextdiff.data.tables import join, read_table
+from medtextdiff.data.tables import is_file, join, read_table
 
 TABLE = "prompts.csv"
 SYNTHETIC = {"Synthetic": "yes; made by a model, no image of a patient", "Software": "medtextdiff"}  # text of a PNG
@@ -34,7 +34,7 @@ def read_generated(folder: str | Path) -> list[Generated]:
     if not table.is_file():
         raise DataError(f"{folder} has no {TABLE}; it names each image's prompt (columns file, prompt, seed, model)")
     rows = read_table(table, ("file", "prompt"), ("seed", "model", "pair"))
-    lost = [f"line {row.number}" for row in rows if not row.cells["file"] or not (folder / row.cells["file"]).is_file()]
+    lost = [f"line {row.number}" for row in rows if not row.cells["file"] or not is_file(folder / row.cells["file"])]
     if lost:
         raise DataError(f"{table}: {len(lost)} images are not there ({join(lost)}); generate them again to resume")
     seen: dict[str, int] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medtextdiff.data.images import SUFFIXES
 from medtextdiff.data.records import Finding, Listing
+from medtextdiff.data.tables import is_file
 from medtextdiff.types import Record
 
 
@@ -29,7 +30,7 @@ def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -
     `missing_masks` "none": a mask that is named but not there counts as not drawn.
     """
     findings: list[Finding] = []
-    there = {path: path.is_file() for entry in entries for path in (entry.image, entry.mask) if path is not None}
+    there = {path: is_file(path) for entry in entries for path in (entry.image, entry.mask) if path is not None}
     lost = [entry for entry in entries if entry.image is not None and not there[entry.image]]
     _report(findings, lost, "image", lambda entry: entry.image)
     if missing_masks == "error":

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import errno
 import io
 import json
 import re
@@ -211,6 +212,18 @@ def _cell(path: Path, value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a spreadsheet keeps 12 as 12.0
     return str(value).strip()
+
+
+def is_file(path: Path) -> bool:
+    """Whether what a cell names is a file. A note is none: where columns were swapped, it is too long for a name, and
+    the system's own error would repeat it.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def join(names: Iterable[str], most: int = 5) -> str:
