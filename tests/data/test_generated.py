@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 def write(folder, text):
-    (folder / "prompts.csv").write_text(text)
+    (folder / "prompts.csv").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -34,6 +34,8 @@ def test_rows_in_their_order(folder):
         ("file,prompt\na.png,x\na.png,y\n", "line 3: this file is listed in line 2"),
         (f"file,prompt\n{'secret words ' * 30},a.png\n", "1 images are not there .line 2."),
         ("file,prompt,seed\na.png,x,one\n", "line 2: a seed is a whole number"),
+        ("file,prompt,seed\na.png,x,--1\n", "line 2: a seed is a whole number"),
+        ("file,prompt,seed\na.png,x,2\u00b2\n", "line 2: a seed is a whole number"),
         ("file,prompt\n", "no rows"),
     ],
 )

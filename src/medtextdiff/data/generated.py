@@ -1,5 +1,6 @@
 """A folder of generated images, as `medtextdiff generate` writes it: images and `prompts.csv`."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.tables import is_file, join, read_table
 
 TABLE = "prompts.csv"
+_SEED = re.compile("-?[0-9]{1,19}")
 SYNTHETIC = {"Synthetic": "yes; made by a model, no image of a patient", "Software": "medtextdiff"}  # text of a PNG
 
 
@@ -44,7 +46,7 @@ def read_generated(folder: str | Path) -> list[Generated]:
         if name in seen:
             raise DataError(f"{table}, line {row.number}: this file is listed in line {seen[name]} already")
         seen[name] = row.number
-        if not seed.lstrip("-").isdigit():
+        if not _SEED.fullmatch(seed):
             raise DataError(f"{table}, line {row.number}: a seed is a whole number")
         model, pair = row.cells.get("model", ""), row.cells.get("pair", "")
         found.append(Generated(folder / name, row.cells["prompt"], int(seed), model or folder.name, pair))
