@@ -29,6 +29,13 @@ def test_a_folder_is_read_split_by_patient_and_without_doubles(folder):
     assert read.report()["left_out"] == {"a duplicate": 10}
 
 
+def test_a_byte_order_mark_costs_no_note(folder):
+    (folder / "a.jsonl").write_bytes(b"\xef\xbb\xbf" + (folder / "a.jsonl").read_bytes())
+    read = jsonl.Config(paths=(str(folder / "a.jsonl"),), heldout=0).build()
+    assert len(list(read.documents())) == 60
+    assert read.faults() == []
+
+
 def test_names_and_categories_are_fields(folder):
     (folder / "a.jsonl").write_text(json.dumps({"note": "x" * 50, "kind": "CT"}) + "\n")
     read = jsonl.Config(paths=(str(folder / "a.jsonl"),), text="note", category="kind", categories=("ct",), heldout=0)

@@ -123,6 +123,12 @@ def test_other_bad_rows_are_counted_and_the_rest_goes_on(tmp_path):
     assert len(list(corpus(path, heldout=0, max_characters=600_000).documents())) == 6
 
 
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    path = plain(tmp_path / "NOTEEVENTS.csv", [row3(1, 1, text(1))])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert list(corpus(path, heldout=0).documents()) == [text(1)]
+
+
 def test_a_gz_that_is_cut_short_gives_what_came_before(noteevents):
     noteevents.write_bytes(noteevents.read_bytes()[:-300])
     read = corpus(noteevents, heldout=0)

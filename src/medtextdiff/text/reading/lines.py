@@ -1,5 +1,6 @@
 """The lines of a plain or gzip-compressed file, as bytes, in bounded memory."""
 
+import codecs
 import gzip
 import zlib
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ class CutShortError(Exception):
 
 
 def read_lines(path: Path) -> Iterator[bytes]:
-    """Its lines with their ends; a line beyond `LONGEST` comes in pieces.
+    """Its lines with their ends, without a byte order mark; a line beyond `LONGEST` comes in pieces.
 
     Raises:
         CutShortError: a compressed file that is cut short or damaged.
@@ -24,6 +25,8 @@ def read_lines(path: Path) -> Iterator[bytes]:
     """
     try:
         with _open(path) as stream:
+            if first := stream.readline(LONGEST).removeprefix(codecs.BOM_UTF8):
+                yield first
             while line := stream.readline(LONGEST):
                 yield line
     except gzip.BadGzipFile as error:

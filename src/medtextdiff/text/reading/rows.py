@@ -114,7 +114,7 @@ def _places(path: Path, header: Fields | None, columns: Sequence[str]) -> dict[s
     if header is None:
         raise TextError(f"'{path.name}' is empty, or no csv table in UTF-8 from its first line on; get it again")
     try:
-        names = [name.decode("utf-8-sig").strip().lower() for name in header]
+        names = [name.decode().strip().lower() for name in header]
     except UnicodeDecodeError:
         names = ["\0"]
     if any("\0" in name for name in names):
