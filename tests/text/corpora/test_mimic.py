@@ -138,6 +138,19 @@ def test_a_gz_that_is_cut_short_gives_what_came_before(noteevents):
     assert re.fullmatch(r"NOTEEVENTS.csv.gz, row \d+: the file is cut short or damaged .* left out", line)
 
 
+def test_a_lost_quote_in_a_gz_that_is_cut_short_costs_its_row_alone(tmp_path):
+    rows = [row3(n, n, text(n)) for n in range(400)]
+    rows[7] = rows[7][:-1]  # the last quote is missing, so all that follows is read inside out
+    path = tmp_path / "NOTEEVENTS.csv.gz"
+    path.write_bytes(gzip.compress("\n".join([HEADER3, *rows]).encode())[:-300])
+    read = corpus(path, heldout=0)
+    num = len(list(read.documents()))
+    assert num > 100
+    broken, cut = read.faults()
+    assert broken == "NOTEEVENTS.csv.gz, row 8: broken quoting, or a wrong number of fields; left out"
+    assert cut.startswith(f"NOTEEVENTS.csv.gz, row {num + 2}: the file is cut short")
+
+
 def test_a_damaged_gz_gives_what_came_before(noteevents):
     content = bytearray(noteevents.read_bytes())
     content[len(content) // 2] ^= 255

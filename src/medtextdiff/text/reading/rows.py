@@ -62,24 +62,28 @@ def _records(path: Path, begin: re.Pattern[bytes], faults: Faults) -> Iterator[t
     """Number and fields of each record, the header's being 0; None where one was lost."""
     lines = _Lines(path)
     number, width = 0, None
-    try:
-        while record := lines.record():
-            fields = split_fields(record)
-            good = fields is not None and width in (None, len(fields))
-            yield number, fields if good else None
-            number += 1
-            if good and fields is not None:
-                width = len(fields)
-            else:
-                lines.skip(begin)
-    except CutShortError:
+    while record := lines.record():
+        fields = split_fields(record)
+        if fields is None or width not in (None, len(fields)):
+            fields = None
+            if not lines.skip(begin) and lines.cut_short:
+                break  # the row that was cut
+        else:
+            width = len(fields)
+        yield number, fields
+        number += 1
+    if lines.cut_short:
         faults.add(path.name, number, CUT_SHORT)
 
 
 class _Lines:
-    """Lines of a file, gathered to records, with a way back to the lines of a record that was none."""
+    """Lines of a file, gathered to records, with a way back to the lines of a record that was none.
+
+    `cut_short`: the file ended in the middle. A lost quote may have gathered many good rows by then.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.cut_short = False
         self._stream = read_lines(path)
         self._waiting: list[bytes] = []  # to be read again, the next one last
         self._last: list[bytes] = []
@@ -98,16 +102,23 @@ class _Lines:
                 break
         return b"".join(self._last)
 
-    def skip(self, begin: re.Pattern[bytes]) -> None:
-        """Go on at the next line, after the first of the last record, that matches `begin`."""
+    def skip(self, begin: re.Pattern[bytes]) -> bool:
+        """Go on at the next line, after the first of the last record, that matches `begin`; False if there is none."""
         self._waiting += reversed(self._last[1:])
         while line := self._next():
             if begin.match(line):
                 self._waiting.append(line)
-                return
+                return True
+        return False
 
     def _next(self) -> bytes:
-        return self._waiting.pop() if self._waiting else next(self._stream, b"")
+        if self._waiting:
+            return self._waiting.pop()
+        try:
+            return next(self._stream, b"")
+        except CutShortError:
+            self.cut_short = True
+            return b""
 
 
 def _places(path: Path, header: Fields | None, columns: Sequence[str]) -> dict[str, int]:
