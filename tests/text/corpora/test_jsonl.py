@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 
 import pytest
 
@@ -65,6 +66,16 @@ def test_notes_with_an_empty_patient_are_no_notes_of_one_patient(folder):
     heldout = [int(document.split()[-1][:-1]) % 2 for document in read.documents("heldout")]
     assert 0.1 < sum(heldout) / 100 < 0.5
     assert read.faults() == []
+
+
+def test_a_column_of_patients_with_gaps_names_the_same_patients(folder):
+    rows = [{"text": f"A made-up note with the number {n}.", "subject_id": float(n % 20)} for n in range(100, 200)]
+    rows += [{"text": f"A made-up note of nobody with the number {n}.", "subject_id": math.nan} for n in range(100)]
+    (folder / "c.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    read = jsonl.Config(paths=(str(folder),), heldout=0.3).build()
+    heldout = list(read.documents("heldout"))
+    assert sum(read.report()["patients"].values()) == 20
+    assert 0 < sum("nobody" in document for document in heldout) < 100
 
 
 def test_files_of_one_name_have_a_hash_each(folder):

@@ -1,6 +1,7 @@
 """Notes as JSON, one object a line: files or folders of *.jsonl, *.jsonl.gz."""
 
 import json
+import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,9 @@ def _valid(text: str) -> str:
 
 
 def _plain(value: Any) -> str | None:
+    """As text; a column of numbers with gaps is often saved as 12.0 and NaN."""
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() else value
     return None if value is None else str(value)
 
 
