@@ -49,6 +49,12 @@ def test_a_quoted_nothing_is_an_empty_cell_where_there_is_one_column(tmp_path):
     assert len(read_table(write(tmp_path / "u.csv", 'image,note\na,b\n""\n'))) == 1
 
 
+def test_a_gap_in_a_jsonl_is_no_note(tmp_path):
+    (tmp_path / "notes.jsonl").write_text('{"image": "a.png", "note": NaN, "patient": NaN}\n{"image": "b.png"}\n')
+    first, second = read_table(tmp_path / "notes.jsonl", ("image", "note"))
+    assert (first.cells["note"], first.cells["patient"], second.cells["note"]) == ("", "", "")
+
+
 def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
     book = openpyxl.Workbook()
     for line in (("image", "patient"), ("a.png", 12), ("b.png", 12.0), ("c.png", 1.5)):

@@ -207,7 +207,7 @@ def _json_cells(path: Path, number: int, line: str) -> dict[str, str]:
 
 
 def _cell(path: Path, value: Any) -> str:
-    if value is None:
+    if value is None or value != value:  # a gap; NaN is saved as such in a .jsonl
         return ""
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a spreadsheet keeps 12 as 12.0
