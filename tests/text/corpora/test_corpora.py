@@ -81,3 +81,24 @@ def test_bad_tables_are_refused(tmp_path, notes_csv):
     (tmp_path / "b.csv").write_bytes(b"note,split\ncaf\xe9,train\n")
     with pytest.raises(TextError, match="not UTF-8"):
         list(table.Config(paths=(str(tmp_path / "b.csv"),)).build().documents())
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ('train,"secret left\ntrain,right\n', "check its quotes"),
+        ("train,secret nodule, left lung\n", "line 3: more or fewer cells"),
+        ("train\n", "line 3: more or fewer cells"),
+    ],
+)
+def test_a_broken_row_of_a_table_is_told_not_read_otherwise(tmp_path, rows, says):
+    (tmp_path / "b.csv").write_text(f"split,note\ntrain,fine\n{rows}", encoding="utf-8")
+    with pytest.raises(TextError, match=says) as error:
+        list(table.Config(paths=(str(tmp_path / "b.csv"),), heldout=0).build().documents())
+    assert "secret" not in str(error.value)
+
+
+def test_a_table_may_hold_a_long_note(tmp_path):
+    (tmp_path / "b.csv").write_text(f"split,note\ntrain,{'x ' * 250_000}\n", encoding="utf-8")
+    (note,) = table.Config(paths=(str(tmp_path / "b.csv"),), heldout=0).build().documents()
+    assert len(note) == 499_999

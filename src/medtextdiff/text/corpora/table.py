@@ -10,6 +10,8 @@ from medtextdiff import config
 from medtextdiff.text.corpora.plain import Split, split_documents
 from medtextdiff.text.errors import TextError
 
+_LONGEST_CELL = 10_000_000  # characters, as in the tables of data sets
+
 
 class Config(config.Config):
     """Which tables, and which of their columns and rows."""
@@ -45,7 +47,8 @@ class TableCorpus:
         """The notes of one split; `heldout` is a share of the rows chosen, not the data set's own validation rows.
 
         Raises:
-            TextError: a table without any of the columns, or that is not UTF-8.
+            TextError: a table without any of the columns, with broken quotes or rows of other lengths, or that is not
+                UTF-8.
         """
         for _ in range(self._config.repeat if split == "train" and not once else 1):
             notes = (note for path in self._config.paths for note in self._notes(Path(path)))
@@ -55,16 +58,24 @@ class TableCorpus:
         wanted = self._config.split
         try:
             with path.open(encoding="utf-8-sig", newline="") as stream:
-                table = csv.DictReader(stream)
+                csv.field_size_limit(_LONGEST_CELL)
+                table = csv.DictReader(stream, strict=True)  # else a lost quote makes all that follows one note
                 columns = [name for name in self._config.columns if name in (table.fieldnames or ())]
                 self._check(path, table.fieldnames or (), columns)
                 for row in table:
+                    if None in row or None in row.values():
+                        raise TextError(
+                            f"'{path.name}', line {table.line_num}: more or fewer cells than the header has; a note "
+                            "with a comma needs quotes"
+                        )
                     if wanted is None or row["split"] == wanted:
-                        yield from (row[name].strip() for name in columns if (row[name] or "").strip())
+                        yield from (row[name].strip() for name in columns if row[name].strip())
         except UnicodeDecodeError:
             raise TextError(f"'{path.name}' is not UTF-8 text; save it as UTF-8") from None
         except csv.Error as error:
-            raise TextError(f"'{path.name}' is not a csv table near line {table.line_num}: {error}") from None
+            raise TextError(
+                f"'{path.name}' is not a csv table near line {table.line_num}: {error}; check its quotes"
+            ) from None
 
     def _check(self, path: Path, present: Iterable[str], columns: list[str]) -> None:
         if not columns:
