@@ -184,6 +184,18 @@ def test_bad_tables_and_sources(world, tmp_path):
     assert not (tmp_path / "report").exists()
 
 
+def test_held_out_images_without_prompts_leave_out_what_needs_them(world, tmp_path):
+    data = Path(shutil.copytree(world / "data", tmp_path / "data"))
+    lines = (data / "notes.csv").read_text().splitlines()
+    bare = [line if ",val," not in line else f"{line.split(',')[0]},val," for line in lines]
+    (data / "notes.csv").write_text("\n".join(dict.fromkeys(bare)) + "\n")
+    result = evaluate(world, data=data, out=tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    found = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert found["adherence"] == {"groups": [], "attributes": []}
+    assert "No held-out image has a prompt" in " ".join(found["remarks"])
+
+
 def test_a_segmenter_makes_no_images(world, tmp_path):
     result = call("evaluate-synthesis", "nuclei-small", "--data", world / "data", "-o", tmp_path / "report")
     refused(result, "makes no images from prompts")

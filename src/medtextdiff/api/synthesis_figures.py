@@ -93,13 +93,16 @@ class Figures:
         )
 
     def adherence_lines(self) -> tuple[list[adherence.Line], list[adherence.Line]]:
-        """Lines by group and by attribute; none where the prompts follow no known template."""
+        """Lines by group and by attribute; none where prompts follow no known template, or real images have none."""
         claims = self.sets.generated.labels()[:, self._asked]
         if not self._asked or (claims == attribute_probe.UNKNOWN).all():
             self.remarks.append("The prompts follow no template that is known here: adherence cannot be asked.")
             return [], []
         # Prompt by prompt on both sides: what all prompts of an image imply has other shares of yes and no.
         places, said = self.sets.held_out.prompt_labels()
+        if not places:
+            self.remarks.append("No held-out image has a prompt: adherence has no real images to be read by.")
+            return [], []
         names = [prompts.ATTRIBUTES[a] for a in self._asked]
         groups = {group: [one for one in members if one in names] for group, members in prompts.GROUPS.items()}
         return adherence.table(
