@@ -104,7 +104,8 @@ class Conclusion:
 
 
 def _some(records: list[Record]) -> list[Record]:
-    return records[:: max(1, len(records) // _MOST)][:_MOST]
+    num = min(len(records), _MOST)
+    return [records[k * len(records) // num] for k in range(num)]
 
 
 def _part(model: Any) -> autoencoder.Autoencoder:
