@@ -73,6 +73,7 @@ def test_other_settings_do_not_mix(toys: Path, tmp_path: Path) -> None:
     refused(call(*words, "--set", "training.max_steps=3", "-o", tmp_path / "out"), "other settings or another encoder")
     refused(call(*words, "--split", "train", "-o", tmp_path / "out"), "other settings or another encoder")
     scores = next((tmp_path / "out").rglob("scores.json"))
+    (tmp_path / "out" / ".report.0a1b2c3d").mkdir()  # what a kill leaves of a report
     scores.write_text("{")
     refused(call(*words, "-o", tmp_path / "out"), "is damaged")
 

@@ -97,7 +97,8 @@ def _check(encoders: list[str], data: list[str | Path], seeds: int, out: Path) -
     if seeds < 1:
         raise ConfigError(f"a comparison of {seeds} seeds trains nothing; give 1 or more")
     check_place(out)
-    strange = [path.name for path in out.iterdir() if path.name not in _OURS] if out.is_dir() else []
+    there = [path.name for path in out.iterdir()] if out.is_dir() else []
+    strange = [name for name in there if name not in _OURS and name[0] != "."]
     if strange:
         raise ConfigError(f"{out} is no comparison (it has {strange[0]}); give a new folder, or one to go on with")
     return {name: None if name == NO_TEXT else named(name) for name in encoders}
