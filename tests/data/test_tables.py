@@ -80,6 +80,11 @@ def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
         ("t.jsonl", b'{"image": "a"}\n{oops}\n', "line 2: not JSON"),
         ("t.jsonl", b"[1]\n", "line 1: not an object"),
         ("t.jsonl", b'{"image": "a", "note": ["x"]}\n', "'note' is a list"),
+        (
+            "t.jsonl",
+            b'{"image": "a", "note": "\\ud83d\\ude00"}\n{"image": "b", "note": "\\ud800"}\n',
+            "line 2: half of a surr",
+        ),
         ("t.xlsx", b"not a zip", "not an .xlsx"),
         ("t.doc", b"x", "must end in"),
     ],

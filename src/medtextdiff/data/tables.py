@@ -203,7 +203,14 @@ def _json_cells(path: Path, number: int, line: str) -> dict[str, str]:
     for name, cell in value.items():
         if isinstance(cell, list | dict):
             raise DataError(f"table {path}, line {number}: '{name}' is a list or object; give text")
-    return {name: _cell(path, cell) for name, cell in value.items()}
+    cells = {name: _cell(path, cell) for name, cell in value.items()}
+    try:
+        "".join([*cells, *cells.values()]).encode()
+    except UnicodeEncodeError:  # JSON can spell halves of a pair, UTF-8 cannot
+        raise DataError(
+            f"table {path}, line {number}: half of a surrogate pair (\\ud800 to \\udfff) is no letter; save it as UTF-8"
+        ) from None
+    return cells
 
 
 def _cell(path: Path, value: Any) -> str:
