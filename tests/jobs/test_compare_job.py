@@ -73,6 +73,16 @@ def test_other_settings_do_not_mix(toys: Path, tmp_path: Path) -> None:
     refused(call(*words, "--set", "training.max_steps=3", "-o", tmp_path / "out"), "other settings or another encoder")
     refused(call(*words, "--split", "train", "-o", tmp_path / "out"), "other settings or another encoder")
     scores = next((tmp_path / "out").rglob("scores.json"))
+    table = toys / "notes.csv"
+    notes = table.read_text()
+    table.write_text(notes.replace("right", "left"))
+    assert table.read_text() != notes
+    refused(call(*words, "-o", tmp_path / "out"), "of other images, masks or notes")
+    table.write_text(notes)
+    kept = json.loads(scores.read_text())
+    del kept["made_with"]["data"]  # as an earlier version left it
+    scores.write_text(json.dumps(kept))
+    assert call(*words, "-o", tmp_path / "out").exit_code == 0
     (tmp_path / "out" / ".report.0a1b2c3d").mkdir()  # what a kill leaves of a report
     scores.write_text("{")
     refused(call(*words, "-o", tmp_path / "out"), "is damaged")

@@ -1,5 +1,6 @@
 """One cell of the controlled comparison: a data set, an encoder and a seed; trained, scored, and kept."""
 
+import hashlib
 import json
 import shutil
 import statistics
@@ -15,17 +16,19 @@ from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.api.training import train
 from medtextdiff.config import Config, ConfigError, to_json
+from medtextdiff.data.images import content_hash
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import locate
 from medtextdiff.training.disk import sha256, write_json
+from medtextdiff.types import Record
 
 SCORES = "scores.json"
 _TIMED_NOTES = 24
 
 
 class Cell(NamedTuple):
-    """What a cell is made of; `folder` is its own. `run` holds what decides its weights, the rest what is scored."""
+    """What a cell is made of; `folder` is its own. `run` and `data_hash` decide its weights, the rest the scores."""
 
     set: str
     encoder: str
@@ -35,6 +38,7 @@ class Cell(NamedTuple):
     folder: Path
     split: str
     precision: str
+    data_hash: str
 
     @property
     def name(self) -> str:
@@ -46,29 +50,41 @@ def finished(cell: Cell) -> dict[str, Any] | None:
     """The scores of a cell that was finished, or None.
 
     Raises:
-        ConfigError: they were made with other settings or another encoder, or are damaged.
+        ConfigError: they were made with other settings, data or another encoder, or are damaged.
     """
     path = cell.folder / SCORES
     if not path.is_file():
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        same = kept["made_with"] == made_with(cell)
+        same = {"data": cell.data_hash} | kept["made_with"] == made_with(cell)  # older ones do not tell their data
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; delete the folder {cell.folder}, and the cell is run again") from None
     if not same:
         raise ConfigError(
-            f"{cell.folder} was made with other settings or another encoder, or scored otherwise; choose another -o, "
-            "or delete that folder"
+            f"{cell.folder} was made with other settings or another encoder, of other images, masks or notes, or "
+            "scored otherwise; choose another -o, or delete that folder"
         )
     return kept
 
 
 def made_with(cell: Cell) -> dict[str, Any]:
-    """What a finished cell must agree with to count: the whole run, the encoder's weights, and how it was scored."""
+    """What a finished cell must agree with to count: the run, the data, the encoder's weights, how it was scored."""
     run = to_json(cell.run.replace(bank=None))
-    scored = {"split": cell.split, "precision": cell.precision}
+    scored = {"split": cell.split, "precision": cell.precision, "data": cell.data_hash}
     return {"run": run, "encoder": _digest(cell.run.model.text), **scored}  # type: ignore[attr-defined]
+
+
+def data_hash(records: Sequence[Record]) -> str:
+    """Of images, masks, notes, splits and patients; nothing of them can be read from it.
+
+    Raises:
+        ImageError: a file that cannot be read.
+    """
+    files = {path for record in records for path in (record.image, record.mask) if path is not None}
+    content = {None: ""} | {path: content_hash(path) for path in files}
+    told = [[r.id, r.note, r.other_notes, r.split, r.patient, content[r.image], content[r.mask]] for r in records]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def run_cell(cell: Cell, *, device: str) -> dict[str, Any]:

@@ -65,10 +65,11 @@ def compare(
     place = Path(out)
     chosen = _check(list(encoders), list(data), seeds, place)
     sets = {Path(root).name: _records(root, masks, split) for root in data}
+    hashes = {name: cells.data_hash(records) for name, records in sets.items()}
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [
-        _cell(run, place, Path(root), masks, name, encoder, seed, split, precision)
+        _cell(run, place, Path(root), masks, name, encoder, seed, split, precision, hashes[Path(root).name])
         for root in data
         for seed in range(seeds)
         for name, encoder in chosen.items()
@@ -129,6 +130,7 @@ def _cell(
     seed: int,
     split: str,
     precision: str,
+    data_hash: str,
 ) -> Cell:
     slug = re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")
     if slug != name:  # two names may have become one
@@ -141,7 +143,7 @@ def _cell(
         bank=feature_bank.Config(folder=str(out / "bank"), budget_gb=100.0),
     )
     folder = out / "cells" / root.name / slug / f"seed{seed}"
-    return Cell(root.name, name, seed, data, own, folder, split, precision)
+    return Cell(root.name, name, seed, data, own, folder, split, precision, data_hash)
 
 
 def _work(
