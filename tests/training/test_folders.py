@@ -287,6 +287,16 @@ def test_a_lock_that_is_none_is_left(tmp_path):
     assert (tmp_path / ".lock").exists()
 
 
+def test_a_full_disk_leaves_no_lock_behind(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(lock.json, "dump", full)
+    with pytest.raises(RunError, match=r"cannot write .*\.lock: No space left"), lock.held(tmp_path, print):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_lock_json_says_what_the_run_was_made_of(tmp_path):
     write_lock(tmp_path, config=tiny.CONFIG, data={"a": "1", "b": "2"}, seed=3)
     content = write_lock(tmp_path, config=tiny.CONFIG, data={"b": "2", "a": "1"}, seed=3)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from medtextdiff.training import disk
 from medtextdiff.training.errors import RunError
 
 
@@ -18,7 +19,7 @@ def held(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
     and said.
 
     Raises:
-        RunError: a living process holds it, or the file is not a lock of ours.
+        RunError: a living process holds it, the file is not a lock of ours, or the disk is full.
     """
     path = run_dir / ".lock"
     if path.exists():
@@ -29,9 +30,9 @@ def held(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
         raise RunError(f"{path}: another process took this run a moment ago; choose another run folder") from None
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}; choose another run folder") from None
-    with os.fdopen(file, "w") as stream:
-        json.dump({"pid": os.getpid(), "started": _started(os.getpid())}, stream)
     try:
+        with disk.writing(path), os.fdopen(file, "w") as stream:
+            json.dump({"pid": os.getpid(), "started": _started(os.getpid())}, stream)
         yield
     finally:
         path.unlink(missing_ok=True)
