@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import psutil
 import pytest
 import tiny
 import torch
@@ -278,6 +279,15 @@ def test_a_lock_whose_process_is_gone_is_taken_over(tmp_path):
             assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
         assert f"lock of process {pid}, which is gone" in said[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="elsewhere the time at which a process started stays as it is")
+def test_a_lock_is_held_when_the_clock_is_set_meanwhile(tmp_path, monkeypatch):
+    with lock.held(tmp_path, print):
+        later = psutil._psplatform.boot_time() + 3600
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: later)
+        with pytest.raises(RunError, match=f"process {os.getpid()} is writing"), lock.held(tmp_path, print):
+            pass
 
 
 def test_a_lock_that_is_none_is_left(tmp_path):

@@ -56,11 +56,16 @@ def _remove_stale(path: Path, say: Callable[[str], None]) -> None:
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, or None if there is none: a process id alone may be somebody else's by now."""
+    """When a process started, or None if there is none: a process id alone may be somebody else's by now.
+
+    On Linux in seconds since the boot: the time of day at which it started changes when the clock is set.
+    """
     import psutil  # comes with accelerate
 
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return round(process.create_time() - psutil.boot_time(), 2) if psutil.LINUX else process.create_time()
     except psutil.NoSuchProcess:
         return None
