@@ -47,7 +47,12 @@ class Run(config.Config):
         parts = [
             (Dataset(records, augmentation=self.augmentation), self.roots[root]) for root, records in groups.items()
         ]
-        hashes = {f"{r.id}": content_hash(r.image) for records in groups.values() for r in records if r.image}
+        hashes = {  # an id may come again in a further folder
+            f"{k}/{r.id}" if k else r.id: content_hash(r.image)
+            for k, records in enumerate(groups.values())
+            for r in records
+            if r.image
+        }
         return Job(
             Wrapped(denoiser=locate(self.model, None).build()),  # type: ignore[attr-defined]
             on_component("denoiser", self.loss.build()),
