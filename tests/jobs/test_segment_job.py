@@ -10,6 +10,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import medtextdiff
+from medtextdiff.api.model import Model
+from medtextdiff.data.errors import ImageError
 from tests.jobs.conftest import call
 
 
@@ -51,6 +53,21 @@ def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path
     assert len(list((tmp_path / "out").glob("*_mask.png"))) == 5
     assert "1 of 6 images failed" in result.output
     assert "case1.png" in result.output
+
+
+def test_an_image_whose_logits_do_not_fit_in_memory_leaves_nothing(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise ImageError("the image does not fit in the memory of cpu")
+
+    monkeypatch.setattr(Model, "logits", full)
+    image, out = data_dir / "images" / "case0.png", tmp_path / "out"
+    result = call("segment", image, "--model", run_dir, "-o", out, "--save-logits", tmp_path / "x.npy")
+    assert result.exit_code == 1
+    assert "does not fit" in result.output
+    assert not out.exists()
+    assert call("segment", image, "--model", run_dir, "-o", out).exit_code == 0
 
 
 def test_outputs_are_kept_unless_overwrite(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ def segment_files(
         for path, name, text in zip(paths, names, words, strict=True):
             try:
                 picture, result = _segment_one(loaded, path, text, mode)
-                files = _write(out, name, picture, result, wanted, overwrite)
+                logits = None
                 if save_logits is not None:
-                    _save_logits(save_logits, loaded.logits(picture, text, mode=mode), overwrite)  # type: ignore[arg-type]
+                    logits = save_logits, loaded.logits(picture, text, mode=mode)  # type: ignore[arg-type]
+                files = _write(out, name, picture, result, wanted, logits, overwrite)
             except (ValueError, OSError, MemoryError) as error:
                 report.failures.append((str(path), why(path, error)))
                 continue
@@ -163,13 +164,22 @@ def why(path: Path, error: Exception) -> str:
 
 
 def _write(
-    out: Path, name: str, picture: Picture, result: Result, wanted: Sequence[str], overwrite: bool
+    out: Path,
+    name: str,
+    picture: Picture,
+    result: Result,
+    wanted: Sequence[str],
+    logits: tuple[Path, np.ndarray] | None,
+    overwrite: bool,
 ) -> dict[str, str]:
     """All files of an image; where one fails, those that were new are taken back."""
     files = {kind: f"{name}_{kind}.png" for kind in ("mask", *wanted)}
-    new, made = [out / file for file in files.values() if not (out / file).exists()], not out.exists()
+    paths = [out / file for file in files.values()] + ([] if logits is None else [logits[0]])
+    new, made = [path for path in paths if not path.exists()], not out.exists()
     try:
         out.mkdir(parents=True, exist_ok=True)
+        if logits is not None:
+            _save_logits(*logits, overwrite)
         if "overlay" in files:
             images.write_overlay(out / files["overlay"], picture, result.mask, overwrite)
         if "probability" in files:
