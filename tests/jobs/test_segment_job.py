@@ -55,6 +55,17 @@ def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path
     assert "case1.png" in result.output
 
 
+def test_no_image_is_replaced_by_the_mask_of_another(run_dir: Path, data_dir: Path) -> None:
+    folder = data_dir / "images"
+    drawn = folder / "case0_mask.png"
+    shutil.copy(data_dir / "masks" / "case0.png", drawn)
+    before = drawn.read_bytes()
+    result = call("segment", folder, "--model", run_dir, "-o", folder, "--overwrite")
+    assert result.exit_code == 2
+    assert "case0_mask.png would be written, but is one of the images" in result.output
+    assert drawn.read_bytes() == before
+
+
 def test_an_image_whose_logits_do_not_fit_in_memory_leaves_nothing(
     run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

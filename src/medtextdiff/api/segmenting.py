@@ -86,7 +86,7 @@ def segment_files(
     _check_logits(save_logits, len(paths))
     names = _names(paths)
     wanted = [kind for kind, on in (("overlay", overlay), ("probability", probabilities)) if on]
-    _check_free(out, names, ["mask", *wanted], page, save_logits, overwrite)
+    _check_free(out, paths, names, ["mask", *wanted], page, save_logits, overwrite)
     loaded = load_segmenter(model, device=device, precision=precision, bank=bank, runtime=runtime, progress=progress)
     report, items = Report(), []
     try:
@@ -312,16 +312,24 @@ def _check_logits(path: Path | None, num_images: int) -> None:
 
 
 def _check_free(
-    out: Path, names: Sequence[str], kinds: Sequence[str], page: bool, logits: Path | None, overwrite: bool
+    out: Path,
+    paths: Sequence[Path],
+    names: Sequence[str],
+    kinds: Sequence[str],
+    page: bool,
+    logits: Path | None,
+    overwrite: bool,
 ) -> None:
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"several images would be written as {tables.join(twice)}; segment their folders one by one")
-    if overwrite:
-        return
     wanted = [out / f"{name}_{kind}.png" for name in names for kind in kinds]
     there = [path for path in _also(out, wanted, page, logits) if path.exists()]
-    if there:
+    own = {path.resolve() for path in paths}
+    lost = [str(path) for path in there if path.resolve() in own]
+    if lost:  # whatever --overwrite says: it is of outputs
+        raise DataError(f"{tables.join(lost)} would be written, but is one of the images; give another -o")
+    if there and not overwrite:
         raise OutputExists(f"{there[0]} exists ({len(there)} outputs do); give another -o, or --overwrite")
 
 
