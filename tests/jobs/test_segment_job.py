@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import weakref
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import medtextdiff
-from medtextdiff.api.model import Model
+from medtextdiff.api import segmenting
+from medtextdiff.api.model import Model, Result
 from medtextdiff.data.errors import ImageError
 from tests.jobs.conftest import call
 
@@ -53,6 +56,25 @@ def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path
     assert len(list((tmp_path / "out").glob("*_mask.png"))) == 5
     assert "1 of 6 images failed" in result.output
     assert "case1.png" in result.output
+
+
+def test_a_page_of_many_images_does_not_keep_their_arrays(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks, segment = [], Model.segment
+
+    def remembered(*arguments: Any, **options: Any) -> Result:
+        result = segment(*arguments, **options)
+        masks.append(weakref.ref(result.mask))
+        return result
+
+    monkeypatch.setattr(Model, "segment", remembered)
+    kept: list[int] = []
+    monkeypatch.setattr(segmenting, "result_page", lambda *_, **__: kept.append(sum(m() is not None for m in masks)))
+    done = call("segment", data_dir / "images", "--model", run_dir, "-o", tmp_path / "out", "--page")
+    assert done.exit_code == 0, done.output
+    assert len(masks) == 6
+    assert kept == [1]  # the last one's
 
 
 def test_no_image_is_replaced_by_the_mask_of_another(run_dir: Path, data_dir: Path) -> None:

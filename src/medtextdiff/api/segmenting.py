@@ -14,7 +14,7 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import images, tables
 from medtextdiff.data.atomic import check_place, refuse_existing, whole_file
 from medtextdiff.data.errors import DataError, OutputExists
-from medtextdiff.evaluation.result import ResultItem, result_page
+from medtextdiff.evaluation.result import ResultItem, Shown, result_page
 from medtextdiff.training.disk import write_json
 from medtextdiff.types import Picture
 
@@ -103,7 +103,7 @@ def segment_files(
             report.results.append(
                 FileResult(str(path), bool(text.strip()), result.foreground, result.confidence, result.seconds, files)
             )
-            items += [_item(name, picture, result, loaded.name)] if page else []
+            items += [_shown(name, picture, result, loaded.name)] if page else []
             if len(paths) > 1:
                 progress(f"{report.total}/{len(paths)} {path.name}")
     finally:  # also when a person stops it: what is done is told
@@ -112,7 +112,7 @@ def segment_files(
     return report
 
 
-def _tell(out: Path, model: Model, report: Report, items: list[ResultItem]) -> None:
+def _tell(out: Path, model: Model, report: Report, items: list[Shown]) -> None:
     if report.results:  # else nothing is left behind that would stand in the way of the next try
         write_json(out / "result.json", _summary(model, report))
     if items:
@@ -194,11 +194,12 @@ def _write(
     return files
 
 
-def _item(name: str, picture: Picture, result: Result, model: str) -> ResultItem:
+def _shown(name: str, picture: Picture, result: Result, model: str) -> Shown:
+    """Drawn at once: the arrays of many large images would not fit in memory together."""
     pixels = np.broadcast_to(picture.pixels, (*picture.pixels.shape[:2], 3))
     shown = (255 * pixels).round().astype(np.uint8)
     foreground = 1 - result.probabilities[0]
-    return ResultItem(name, shown, result.mask, result.confidence, result.seconds, model, foreground)
+    return Shown.of(ResultItem(name, shown, result.mask, result.confidence, result.seconds, model, foreground))
 
 
 def _save_logits(path: Path, logits: np.ndarray, overwrite: bool) -> None:

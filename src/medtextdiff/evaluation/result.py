@@ -29,13 +29,27 @@ class ResultItem:
         return float((self.mask > 0).mean())
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What a page holds of an item: its section, with shrunken pictures, and its line of the overview."""
+
+    section: str
+    line: list[str]
+
+    @classmethod
+    def of(cls, item: ResultItem, max_side: int = 640) -> "Shown":
+        """Draw the item; `max_side` is the longer side of its pictures, in pixels."""
+        figures = f"{100 * item.foreground:.1f}", f"{100 * item.confidence:.1f}", f"{item.seconds:.2f}"
+        return cls(_section(item, max_side), [item.id, item.model, *figures])
+
+
 def result_page(
-    path: Path, *, title: str, items: Iterable[ResultItem], max_side: int = 640, overwrite: bool = False
+    path: Path, *, title: str, items: Iterable[ResultItem | Shown], max_side: int = 640, overwrite: bool = False
 ) -> None:
     """Write one HTML page, which needs no other file, for the items in their order.
 
-    Items may come from a generator: only their shrunken pictures are kept. `max_side` is the longer side of those, in
-    pixels; take less for many images.
+    Items may come from a generator: only what is shown of them is kept. `max_side` is the longer side of their
+    pictures, in pixels; take less for many images.
 
     Raises:
         FileExistsError: `path` exists, without `overwrite`.
@@ -44,25 +58,14 @@ def result_page(
     path = Path(path)
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name, or overwrite it with --overwrite")
-    sections, lines = [], []
-    for item in items:
-        sections.append(_section(item, max_side))
-        lines.append(
-            [
-                item.id,
-                item.model,
-                f"{100 * item.foreground:.1f}",
-                f"{100 * item.confidence:.1f}",
-                f"{item.seconds:.2f}",
-            ]
-        )
-    if not lines:
+    shown = [item if isinstance(item, Shown) else Shown.of(item, max_side) for item in items]
+    if not shown:
         raise ValueError("no images were segmented: a page needs at least one")
     head = ["Image", "Model", "Foreground (%)", "Confidence (%)", "Seconds"]
     caption = "Confidence is the model's own: the largest class probability, averaged over the predicted foreground."
-    overview = pages.section("Overview", pages.table(caption, head, lines, num_names=2))
-    subtitle = f"{len(lines)} image{'s' * (len(lines) != 1)} segmented"
-    pages.write_page(path, pages.document(title, subtitle, [overview, *sections]))
+    overview = pages.section("Overview", pages.table(caption, head, [one.line for one in shown], num_names=2))
+    subtitle = f"{len(shown)} image{'s' * (len(shown) != 1)} segmented"
+    pages.write_page(path, pages.document(title, subtitle, [overview, *(one.section for one in shown)]))
 
 
 def _section(item: ResultItem, max_side: int) -> str:
