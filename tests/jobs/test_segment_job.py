@@ -1,5 +1,6 @@
 """Train, segment, evaluate, take features: each main job through the CLI, on made-up data."""
 
+import errno
 import json
 import shutil
 import weakref
@@ -75,6 +76,20 @@ def test_a_page_of_many_images_does_not_keep_their_arrays(
     assert done.exit_code == 0, done.output
     assert len(masks) == 6
     assert kept == [1]  # the last one's
+
+
+def test_a_page_that_finds_the_disk_full_is_named(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(segmenting, "result_page", full)
+    out = tmp_path / "out"
+    done = call("segment", data_dir / "images", "--model", run_dir, "-o", out, "--page")
+    assert done.exit_code == 2
+    assert f"error: cannot write {out / 'result.html'}: No space left on device" in done.output
+    assert len(json.loads((out / "result.json").read_text())["results"]) == 6
 
 
 def test_no_image_is_replaced_by_the_mask_of_another(run_dir: Path, data_dir: Path) -> None:

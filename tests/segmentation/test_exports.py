@@ -1,5 +1,6 @@
 """Exported graphs do what torch does, at sizes they were not traced at; what is no export is refused in one line."""
 
+import errno
 import importlib
 import json
 import shutil
@@ -177,6 +178,17 @@ def test_a_graph_that_departs_from_torch_leaves_nothing_behind(monkeypatch, run,
     monkeypatch.setattr(onnx.Runtime, "open", session)
     with pytest.raises(ConfigError, match="'encode' departs from torch"):
         api.export(run, to="onnx", out=tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_a_full_disk_is_told_as_one_and_leaves_nothing_behind(monkeypatch, run, to, tmp_path):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx.ONNXProgram, "save", full)
+    with pytest.raises(RunError, match=rf"cannot write {tmp_path / 'out'}: No space left on device; free some space"):
+        api.export(run, to=to, out=tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ from medtextdiff.data import images, tables
 from medtextdiff.data.atomic import check_place, refuse_existing, whole_file
 from medtextdiff.data.errors import DataError, OutputExists
 from medtextdiff.evaluation.result import ResultItem, Shown, result_page
-from medtextdiff.training.disk import write_json
+from medtextdiff.training.disk import write_json, writing
 from medtextdiff.types import Picture
 
 Say = Callable[[str], None]
@@ -116,7 +116,8 @@ def _tell(out: Path, model: Model, report: Report, items: list[Shown]) -> None:
     if report.results:  # else nothing is left behind that would stand in the way of the next try
         write_json(out / "result.json", _summary(model, report))
     if items:
-        result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
+        with writing(out / "result.html"):
+            result_page(out / "result.html", title="Segmentation", items=items, overwrite=True)
 
 
 def features(

@@ -31,12 +31,12 @@ def write_onnx(graph: Graph, folder: Path) -> Path:
                 program, input_names=list(inputs), output_names=list(graph.outputs), dynamo=True, verbose=False
             )
             assert written is not None
-            written.save(target, external_data=True)  # a protobuf holds 2 GB at most
             fixed = _fixed(graph, written)
     except Exception as error:  # a tracer meets any network; what it raises is of every kind
         raise ConfigError(f"torch cannot export the graph '{graph.name}': {_one_line(error)}") from error
     if fixed:
         raise ConfigError(f"the graph '{graph.name}' came out with fixed sides: {', '.join(fixed)}; this torch cannot")
+    written.save(target, external_data=True)  # a protobuf holds 2 GB at most
     return target
 
 
