@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import medtextdiff
 from medtextdiff.api import segmenting
 from medtextdiff.api.model import Model, Result
-from medtextdiff.data.errors import ImageError
+from medtextdiff.data.errors import DataError, ImageError
 from tests.jobs.conftest import call
 
 
@@ -48,6 +48,29 @@ def test_segment_a_folder_with_a_table(run_dir: Path, data_dir: Path, tmp_path: 
     assert len(written["results"]) == 6
     assert "One disc" not in (out / "result.json").read_text() + (out / "result.html").read_text()
     assert written["results"][0]["foreground_percent"] == pytest.approx(100 * (mask > 0).mean(), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        (["A/1.png", "A/2.png", "B/1.png", "B/2.png"], ["A/1.png", "A/2.png"]),
+        (["1.png", "2.png"], ["1.png", "2.png"]),
+        (["x/1.png", "2.png"], ["x/1.png", "2.png"]),  # the folder was moved
+        (["A/1.png", "2.png"], ["A/1.png", "2.png"]),
+        (["2.png", "data/A/1.png", "1.png", "x/2.png"], ["data/A/1.png", "2.png"]),
+        (["A/1.png", "B/1.png", "B/2.png"], None),  # B/2.png is another person's, maybe
+        (["A/1.png", "", "/"], None),
+    ],
+)
+def test_an_image_gets_no_note_of_another_folder(rows: list[str], found: list[str] | None, tmp_path: Path) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text("image,note\n" + "".join(f"{name},{name}\n" for name in rows))
+    paths = [Path("data/A/1.png"), Path("data/A/2.png")]
+    if found is None:
+        with pytest.raises(DataError, match=r"has no row for 1 images \(2.png\)"):
+            segmenting._notes(paths, None, table)
+    else:
+        assert segmenting._notes(paths, None, table) == found
 
 
 def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from medtextdiff.types import Picture
 
 Say = Callable[[str], None]
 
+_NAME_ALONE, _BARE = 1, 2  # see _agreement: the folders differ; the table tells no folder
+
 
 @dataclass(frozen=True)
 class FileResult:
@@ -255,8 +257,7 @@ def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[
         return [note or ""] * len(paths)
     if note is not None:
         raise ConfigError("give --note or --notes, not both")
-    rows = tables.read_table(table, required=("image", "note"))
-    found = [_rows_of(path, rows) for path in paths]
+    found = _rows_of(paths, tables.read_table(table, required=("image", "note")))
     missing = [path.name for path, own in zip(paths, found, strict=True) if not own]
     if missing:
         some = tables.join(missing)
@@ -269,18 +270,25 @@ def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[
     return [own[0].cells["note"] for own in found]
 
 
-def _rows_of(path: Path, rows: Sequence[tables.Row]) -> list[tables.Row]:
-    """The rows that name this image: those with most of its path; else those with its bare name."""
-    named = [(_agreement(path, Path(row.cells["image"])), row) for row in rows]
-    most = max(length for length, _ in named)
-    return [row for length, row in named if length == most] if most else []
+def _rows_of(paths: Sequence[Path], rows: Sequence[tables.Row]) -> list[list[tables.Row]]:
+    """For each image the rows that name it: those with most of its path; else those with its bare name.
+
+    Where the table's folders are those of some images, a row of another folder is another image's, whatever its name.
+    """
+    by_name: dict[str, list[tuple[Path, tables.Row]]] = {}
+    for row in rows:
+        told = Path(row.cells["image"])
+        by_name.setdefault(told.name, []).append((told, row))
+    named = [[(_agreement(path, told), row) for told, row in by_name.get(path.name, [])] for path in paths]
+    folders_agree = any(length > _BARE for some in named for length, _ in some)
+    least = _BARE if folders_agree else _NAME_ALONE
+    tops = [max((length for length, _ in some), default=0) for some in named]
+    return [[row for length, row in some if length == max(top, least)] for some, top in zip(named, tops, strict=True)]
 
 
 def _agreement(path: Path, name: Path) -> int:
-    """0: another image; 1: only the names agree, the folders do not; else more, the more folders `name` tells."""
-    if path.parts[-len(name.parts) :] == name.parts:
-        return 1 + len(name.parts)
-    return int(path.name == name.name)
+    """Of two paths with one name: 1: the folders do not agree; else more, the more folders `name` tells."""
+    return 1 + len(name.parts) if path.parts[-len(name.parts) :] == name.parts else _NAME_ALONE
 
 
 def _check_shared(table: Path, paths: Sequence[Path], rows: Sequence[tables.Row]) -> None:
