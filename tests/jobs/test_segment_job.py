@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def test_an_image_gets_no_note_of_another_folder(rows: list[str], found: list[st
             segmenting._notes(paths, None, table)
     else:
         assert segmenting._notes(paths, None, table) == found
+
+
+def test_many_images_find_their_notes_soon(tmp_path: Path) -> None:
+    table, names = tmp_path / "notes.csv", [f"{k:05d}.png" for k in range(20_000)]
+    table.write_text("image,note\n" + "".join(f"{name},{name}\n" for name in names))
+    begun = time.monotonic()
+    paths = segmenting._paths([Path("images") / name for name in names])
+    assert segmenting._notes(paths, None, table) == names
+    assert segmenting._names(paths)[-1] == "19999"
+    assert time.monotonic() - begun < 30  # comparing each with each took minutes
 
 
 def test_a_batch_goes_on_past_a_bad_file(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Segment files: one image or a folder, with a note for each, written next to each other whole or not at all."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,7 @@ def _paths(inputs: Sequence[Path]) -> list[Path]:
             found.append(path)
     if not found:
         raise DataError("no image was named; give files or folders")
-    twice = sorted({str(path) for path in found if found.count(path) > 1})
+    twice = sorted(str(path) for path, times in Counter(found).items() if times > 1)
     if twice:
         raise DataError(f"{tables.join(twice)} would be segmented twice; name each image once")
     return found
@@ -302,14 +303,13 @@ def _check_shared(table: Path, paths: Sequence[Path], rows: Sequence[tables.Row]
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """What the outputs are called: the stem, with the folder or the ending where two images would collide."""
-    stems = [path.stem for path in paths]
-    return [path.stem if stems.count(path.stem) == 1 else _long(path, paths) for path in paths]
+    stems, names = Counter(path.stem for path in paths), Counter(path.name for path in paths)
+    return [path.stem if stems[path.stem] == 1 else _long(path, names) for path in paths]
 
 
-def _long(path: Path, paths: Sequence[Path]) -> str:
-    names = [other.name for other in paths]
+def _long(path: Path, names: Mapping[str, int]) -> str:
     plain = path.name.replace(".", "_")
-    return plain if names.count(path.name) == 1 else f"{path.parent.name}_{plain}"
+    return plain if names[path.name] == 1 else f"{path.parent.name}_{plain}"
 
 
 def _check_logits(path: Path | None, num_images: int) -> None:
@@ -331,7 +331,7 @@ def _check_free(
     overwrite: bool,
 ) -> None:
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = sorted(name for name, times in Counter(names).items() if times > 1)
         raise DataError(f"several images would be written as {tables.join(twice)}; segment their folders one by one")
     wanted = [out / f"{name}_{kind}.png" for name in names for kind in kinds]
     there = [path for path in _also(out, wanted, page, logits) if path.exists()]
