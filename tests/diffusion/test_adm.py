@@ -233,6 +233,8 @@ class TestFlags:
         [
             ({"channel_mult": "0.5,1"}, "must begin with 1"),
             ({"channel_mult": "1,x"}, "positive numbers"),
+            ({"channel_mult": "1,1e400"}, "positive numbers"),
+            ({"channel_mult": "1,nan"}, "positive numbers"),
             ({"channel_mult": "", "image_size": 96}, "channel_mult must be given"),
             ({"num_channels": 48}, "multiples of 32"),
             ({"num_res_blocks": 0}, "num_res_blocks at least 1"),

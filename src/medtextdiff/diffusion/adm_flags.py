@@ -1,6 +1,7 @@
 """guided-diffusion's flags: read from a file or from the weights, and told to diffusers' `UNet2DModel`."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,7 +164,7 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         numbers = (0.0,)
-    if any(number <= 0 for number in numbers):
+    if not all(0 < number < math.inf for number in numbers):
         raise CheckpointError(f"{name} must be positive numbers parted by commas, e.g. '1,2,4'; got '{text}'")
     return numbers
 
