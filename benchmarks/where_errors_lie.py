@@ -15,13 +15,11 @@ import numpy as np
 from scipy import ndimage
 
 import medtextdiff
-from medtextdiff.api import shelf
-from medtextdiff.api.scored import read_pair, records_of
+from medtextdiff.api.scored import read_pair, records_of, trained_images, unseen_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data.errors import DataError
-from medtextdiff.data.images import content_hash
+from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.training.errors import RunError
-from medtextdiff.training.provenance import trained_on
 from medtextdiff.types import IGNORE
 
 THRESHOLDS = np.arange(0.05, 1.0, 0.05)
@@ -53,10 +51,7 @@ def measured(name: str, data: Path, split: str, unseen: bool, band: float) -> li
         raise ConfigError(f"{name} tells {model.num_classes} classes apart; give a model of two")
     records = records_of(model, data, split)
     if unseen:
-        known = trained_on(shelf.find(name))
-        if known is None:
-            raise ConfigError(f"{name} has no lock.json, which tells what it was trained on; leave out --unseen")
-        records = [record for record in records if record.image and content_hash(record.image) not in known]
+        records = unseen_of(records, trained_images([name], required=True))
     if not records:
         raise ConfigError(f"every image of split '{split}' of {data} was trained on; give other data")
     found = []
@@ -75,9 +70,9 @@ def shares(probs: np.ndarray, truth: np.ndarray, band: float) -> dict[str, float
     missed, false = wrong & lost(true, pred), wrong & lost(pred, true)
     whole = missed | false
     near = wrong & ~whole & (distance_to_outline(true) <= band)
-    best = max(dice((probs > threshold) & counted, true) for threshold in THRESHOLDS)
+    best = max(dice(probs > threshold, truth) for threshold in THRESHOLDS)
     return {
-        "Dice": dice(pred, true),
+        "Dice": dice(pred, truth),
         "at best threshold": best,
         f"within {band:g} px": 100 * near.sum() / total,
         "objects missed": 100 * missed.sum() / total,
@@ -101,9 +96,8 @@ def distance_to_outline(true: np.ndarray) -> np.ndarray:
     return np.where(true, ndimage.distance_transform_edt(true), ndimage.distance_transform_edt(~true))
 
 
-def dice(pred: np.ndarray, true: np.ndarray) -> float:
-    total = int(pred.sum() + true.sum())
-    return 200 * float((pred & true).sum()) / total if total else 100.0
+def dice(pred: np.ndarray, truth: np.ndarray) -> float:
+    return 100 * score_image(pred.astype(np.int64), truth, 2, distances=False)[FOREGROUND]["dice"]
 
 
 if __name__ == "__main__":

@@ -9,20 +9,17 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
-from medtextdiff.api import shelf
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
-from medtextdiff.api.scored import drawn_together, read_pair, records_of
+from medtextdiff.api.scored import drawn_together, read_pair, records_of, trained_images, unseen_of
 from medtextdiff.config import ConfigError, override
 from medtextdiff.data import note_edits, transforms
 from medtextdiff.data.atomic import check_place
-from medtextdiff.data.images import content_hash
 from medtextdiff.evaluation.report import Example, read_curves, write_report
 from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
-from medtextdiff.training.provenance import trained_on
 from medtextdiff.types import Record
 
 Say = Callable[[str], None]
@@ -85,8 +82,8 @@ def evaluate(
     scorer = _Scorer(mode, at, as_published, progress)
     loaded = _used(load_segmenter(model, device=device, precision=precision, bank=bank), settings)
     records = records_of(loaded, data, split, masks)
-    known = _trained_on([model] if against is None else [model, against], required=unseen)
-    new = [record for record in records if record.image is None or not known or content_hash(record.image) not in known]
+    known = trained_images([model] if against is None else [model, against], required=unseen)
+    new = unseen_of(records, known)
     num_seen = len(records) - len(new)
     if unseen and not new:
         raise ConfigError(f"every image of split '{split}' of {data} was trained on; give other data")
@@ -127,16 +124,6 @@ def evaluate(
     )
     progress(f"wrote {Path(out) / 'report.html'}")
     return _as_text(summary) | {"images": str(len(rows))}
-
-
-def _trained_on(models: Sequence[str | Path], *, required: bool) -> frozenset[str] | None:
-    """The hashes of all images that one of the models is known to be trained on; None where no model tells."""
-    told = {model: trained_on(shelf.find(model)) for model in models}
-    silent = [model for model, hashes in told.items() if hashes is None]
-    if silent and required:
-        raise ConfigError(f"{silent[0]} has no lock.json, which tells what it was trained on; leave out --unseen")
-    found = [hashes for hashes in told.values() if hashes is not None]
-    return frozenset[str]().union(*found) if found else None
 
 
 def _fate(num_seen: int, unseen: bool) -> str:

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from medtextdiff.api import shelf
 from medtextdiff.api.model import Model, as_picture
+from medtextdiff.config import ConfigError
 from medtextdiff.data import images, transforms
 from medtextdiff.data.dataset import check_scorable, read_labels
 from medtextdiff.data.errors import DataError
+from medtextdiff.training.provenance import trained_on
 from medtextdiff.types import Record
 
 
@@ -34,6 +37,25 @@ def drawn_together(records: Sequence[Record]) -> list[str] | None:
         for record in records
     ]
     return names if len(set(names)) < len(names) else None
+
+
+def trained_images(models: Sequence[str | Path], *, required: bool) -> frozenset[str] | None:
+    """The hashes of all images that one of the models is known to be trained on; None where no model tells.
+
+    Raises:
+        ConfigError: a model that does not tell, with `required`; RunError: a damaged lock.json.
+    """
+    told = {model: trained_on(shelf.find(model)) for model in models}
+    silent = [model for model, hashes in told.items() if hashes is None]
+    if silent and required:
+        raise ConfigError(f"{silent[0]} has no lock.json, which tells what it was trained on; leave out --unseen")
+    found = [hashes for hashes in told.values() if hashes is not None]
+    return frozenset[str]().union(*found) if found else None
+
+
+def unseen_of(records: Sequence[Record], known: frozenset[str] | None) -> list[Record]:
+    """The records whose images are not among the `known`."""
+    return [r for r in records if r.image is None or not known or images.content_hash(r.image) not in known]
 
 
 def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.ndarray, np.ndarray]:
