@@ -25,6 +25,7 @@ def test_rows_of_all_encoders_with_intervals(encoder: Path, tmp_path: Path) -> N
     result = call("probe", encoder, "--untrained", "--against", "bag-of-words", "-o", out)
     assert result.exit_code == 0, result.output
     assert "chance" in result.output
+    assert "is ahead" in result.output
     report = json.loads((out / "report.json").read_text())
     assert {line["encoder"] for line in report["lines"]} == {str(encoder), f"untrained:{encoder}", "bag-of-words"}
     assert len(report["lines"]) == 3 * 2 * (6 + 2)
@@ -43,6 +44,26 @@ def test_rows_of_all_encoders_with_intervals(encoder: Path, tmp_path: Path) -> N
     assert (tmp_path / "again" / "table.csv").read_bytes() == (out / "table.csv").read_bytes()
 
 
+def test_draws_are_averaged_and_compared_sentence_by_sentence(encoder: Path, tmp_path: Path) -> None:
+    def lines(*options: object) -> dict[tuple[str, ...], dict[str, str]]:
+        out = tmp_path / "_".join(map(str, options))
+        assert call("probe", "bag-of-words", "--against", encoder, *options, "-o", out).exit_code == 0
+        rows = csv.DictReader((out / "table.csv").read_text().splitlines())
+        return {(row["encoder"], row["features"], row["probe"], row["metric"]): row for row in rows}
+
+    one, next_, both = lines("--draws", 1), lines("--draws", 1, "--seed", 1), lines("--draws", 2)
+    for asked, row in both.items():
+        single = [float(draw[asked]["mean"]) for draw in (one, next_)]
+        nums = [int(draw[asked]["num"]) for draw in (one, next_)]
+        assert float(row["mean"]) == pytest.approx(sum(map(float.__mul__, single, map(float, nums))) / sum(nums))
+        assert int(row["num"]) == sum(nums)
+        first = both["bag-of-words", *asked[1:]]
+        assert float(row["first_ahead"]) == pytest.approx(float(first["mean"]) - float(row["mean"]))
+        assert float(row["first_ahead_low"]) <= float(row["first_ahead"]) <= float(row["first_ahead_high"])
+        if asked[0] == "bag-of-words":
+            assert float(row["first_ahead_low"]) == float(row["first_ahead_high"]) == 0
+
+
 def test_a_further_encoder_that_fails_is_listed(encoder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
@@ -57,6 +78,7 @@ def test_bad_input_gets_one_line(encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     refused(call("probe", "modernbert-smal", "-o", out), "did you mean 'modernbert-small'")
     refused(call("probe", encoder, "--against", encoder, "-o", out), "named twice")
+    refused(call("probe", encoder, "--draws", 0, "-o", out), "at least one draw")
     (encoder / "config.json").unlink()
     refused(call("probe", encoder, "-o", out), "lacks config.json")
     out.mkdir()

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from medtextdiff.evaluation import probe_page
 from medtextdiff.evaluation.linear_probe import linear_probe
 from medtextdiff.evaluation.report_folder import check_free, csv_text, json_text, write_folder
 from medtextdiff.evaluation.retrieval import ranks
-from medtextdiff.evaluation.statistics import bootstrap_interval
+from medtextdiff.evaluation.statistics import bootstrap_intervals
 from medtextdiff.text import probe_sentences
 from medtextdiff.text.named import UNTRAINED, named
 from medtextdiff.types import TextFeatures
@@ -28,7 +29,24 @@ FEATURES = {
     "words": "The mean of the features of its words, special tokens left out.",
 }
 _BATCH = 64
-_COLUMNS = ("encoder", "features", "probe", "metric", "mean", "low", "high", "chance", "num", "ridge")
+_COLUMNS_ASKED = ("encoder", "features", "probe", "metric")
+_COLUMNS_AHEAD = ("first_ahead", "first_ahead_low", "first_ahead_high")
+_COLUMNS = (*_COLUMNS_ASKED, "mean", "low", "high", *_COLUMNS_AHEAD, "chance", "num", "ridge")
+_Asked = tuple[str, str, str]  # features, probe, metric
+
+
+@dataclass
+class _Answers:
+    """One value a test sentence (right or not, or 1 / rank), the sentences, and the ridge of each draw."""
+
+    chance: float
+    values: list[float] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
+    ridges: list[float] = field(default_factory=list)
+
+    def add(self, values: np.ndarray, sentences: Sequence[str]) -> None:
+        self.values += values.astype(float).tolist()
+        self.sentences += sentences
 
 
 def probe(
@@ -37,6 +55,7 @@ def probe(
     out: str | Path,
     against: Sequence[str | Path] = (),
     untrained: bool = False,
+    draws: int = 5,
     seed: int = 0,
     overwrite: bool = False,
     progress: Say = lambda line: None,
@@ -48,70 +67,103 @@ def probe(
             `untrained:` and one of these.
         against: further encoders, for rows of their own; one that fails is listed and the others go on.
         untrained: a row for an untrained copy of `encoder`.
-        seed: of the sentences, of new weights and of the bootstrap.
+        draws: of the sentences, of train and test, and of new weights: each figure is the mean over them.
+        seed: of the first draw, the next ones count on from it; and of the bootstrap.
 
     Returns:
         Tables by name, each a head and its rows.
 
     Raises:
-        ConfigError: `encoder` itself cannot be read, or a name is given twice; OutputExists: `out` is there.
+        ConfigError: `encoder` itself cannot be read, a name is given twice, or no draw is asked for;
+        OutputExists: `out` is there.
     """
+    if draws < 1:
+        raise ConfigError(f"draws={draws}: at least one draw of the sentences is needed")
     check_free(Path(out), overwrite)
     check_place(Path(out))
     names = [str(encoder), *([f"{UNTRAINED}{encoder}"] if untrained else []), *map(str, against)]
     if len(set(names)) < len(names):
         raise ConfigError("an encoder is named twice; name each once")
     settings = {name: named(name) for name in names}  # a wrong name is told before the work
-    lines: list[dict[str, Any]] = []
+    seeds = range(seed, seed + draws)
+    found: dict[str, dict[_Asked, _Answers]] = {}
     failures = []
     for name, config in settings.items():
         try:
-            lines += _lines(name, _fast(config, seed).build(), seed, progress)  # type: ignore[attr-defined]
+            found[name] = _answers(name, config, seeds, progress)
         except (ValueError, OSError) as error:
             if name == names[0]:
                 raise
             failures.append({"encoder": name, "why": " ".join(str(error).split())})
             progress(f"failed: {name}: {failures[-1]['why']}")
-    report = _report(names, lines, failures, seed, Path(out))
+    first = found[names[0]]
+    lines = [_line(name, asked, one, first[asked], seed) for name, of in found.items() for asked, one in of.items()]
+    report = _report(names, lines, failures, draws, seed, Path(out))
     files = {
         "report.json": json_text(report),
         "table.csv": csv_text(_COLUMNS, ([line[column] for column in _COLUMNS] for line in lines)),
         "report.html": probe_page.render(report),
     }
     progress(f"wrote {write_folder(Path(out), files)}")
-    return {f"features: {features}": probe_page.table_lines(lines, features) for features in FEATURES}
+    tables = {f"features: {features}": probe_page.table_lines(lines, features) for features in FEATURES}
+    if len(found) > 1:
+        pooled = next(iter(FEATURES))
+        tables[f"how far {names[0]} is ahead, features: {pooled}"] = probe_page.table_of_leads(lines, pooled)
+    return tables
 
 
-def _lines(name: str, encoder: Any, seed: int, progress: Say) -> list[dict[str, Any]]:
-    """All figures of one encoder."""
-    found = []
-    for task in probe_sentences.PROBES:
-        train = probe_sentences.sentences(task, "train", NUM_TRAIN, seed)
-        test = probe_sentences.sentences(task, "test", NUM_TEST, seed)
-        x, z = (_features(encoder, [one.text for one in some]) for some in (train, test))
-        labels, truth = [one.label for one in train], [one.label for one in test]
-        chance = max(truth.count(label) for label in truth) / len(truth)
-        for features in FEATURES:
-            result = linear_probe(x[features], labels, z[features], truth, [one.template for one in train])
-            line = _line(name, features, task, "accuracy", result.correct.astype(float), chance, seed)
-            found.append(line | {"ridge": result.ridge})
-        progress(f"{name}: {task} {100 * found[-2]['mean']:.1f} %")
-    pairs = probe_sentences.paraphrases(NUM_PARAPHRASES, seed)
-    queries, candidates = (_features(encoder, side) for side in map(list, zip(*pairs, strict=True)))
-    for features in FEATURES:
-        places = ranks(queries[features], candidates[features])
-        first, mean = 1 / len(pairs), float(np.mean(1 / np.arange(1, len(pairs) + 1)))
-        found.append(_line(name, features, "paraphrases", "recall@1", (places == 1).astype(float), first, seed))
-        found.append(_line(name, features, "paraphrases", "MRR", 1 / places, mean, seed))
+def _answers(name: str, config: Config, seeds: Sequence[int], progress: Say) -> dict[_Asked, _Answers]:
+    """All that one encoder is asked, over all draws of the sentences."""
+    found: dict[_Asked, _Answers] = {}
+    for number, seed in enumerate(seeds, 1):
+        encoder = _fast(config, seed).build()  # type: ignore[attr-defined]
+        for task in probe_sentences.PROBES:
+            _ask_probe(found, encoder, task, seed)
+        _ask_paraphrases(found, encoder, seed)
+        progress(f"{name}: draw {number} of {len(seeds)}")
     return found
 
 
-def _line(
-    name: str, features: str, task: str, metric: str, values: np.ndarray, chance: float, seed: int
-) -> dict[str, Any]:
-    interval = bootstrap_interval(values, seed=seed)._asdict()
-    about = {"encoder": name, "features": features, "probe": task, "metric": metric}
-    return about | interval | {"chance": chance, "num": len(values), "ridge": ""}
+def _ask_probe(found: dict[_Asked, _Answers], encoder: Any, task: str, seed: int) -> None:
+    train = probe_sentences.sentences(task, "train", NUM_TRAIN, seed)
+    test = probe_sentences.sentences(task, "test", NUM_TEST, seed)
+    x, z = (_features(encoder, [one.text for one in some]) for some in (train, test))
+    labels, truth = [one.label for one in train], [one.label for one in test]
+    chance = max(truth.count(label) for label in truth) / len(truth)
+    for features in FEATURES:
+        result = linear_probe(x[features], labels, z[features], truth, [one.template for one in train])
+        answers = found.setdefault((features, task, "accuracy"), _Answers(chance))
+        answers.add(result.correct, [one.text for one in test])
+        answers.ridges.append(result.ridge)
+
+
+def _ask_paraphrases(found: dict[_Asked, _Answers], encoder: Any, seed: int) -> None:
+    pairs = probe_sentences.paraphrases(NUM_PARAPHRASES, seed)
+    queries, candidates = (_features(encoder, side) for side in map(list, zip(*pairs, strict=True)))
+    asked = [query for query, _ in pairs]
+    by_chance = {"recall@1": 1 / len(pairs), "MRR": float(np.mean(1 / np.arange(1, len(pairs) + 1)))}
+    for features in FEATURES:
+        places = ranks(queries[features], candidates[features])
+        for metric, values in (("recall@1", places == 1), ("MRR", 1 / places)):
+            found.setdefault((features, "paraphrases", metric), _Answers(by_chance[metric])).add(values, asked)
+
+
+def _line(name: str, asked: _Asked, answers: _Answers, first: _Answers, seed: int) -> dict[str, Any]:
+    """A figure with its interval, and how far `first` is ahead on the same sentences.
+
+    A sentence that comes in several draws is one case, however often it was asked.
+    """
+    values = np.stack([answers.values, np.array(first.values) - answers.values], axis=1)
+    figure, lead = bootstrap_intervals(values, seed=seed, groups=answers.sentences)
+    ahead = dict(zip(_COLUMNS_AHEAD, lead, strict=True))
+    num = {"num": len(answers.values), "ridge": " ".join(f"{ridge:g}" for ridge in answers.ridges)}
+    return (
+        dict(zip(_COLUMNS_ASKED, (name, *asked), strict=True))
+        | figure._asdict()
+        | ahead
+        | {"chance": answers.chance}
+        | num
+    )
 
 
 @torch.no_grad()
@@ -143,15 +195,16 @@ def _fast(config: Config, seed: int) -> Config:
 
 
 def _report(
-    names: Sequence[str], lines: list[dict[str, Any]], failures: list[dict[str, str]], seed: int, out: Path
+    names: Sequence[str], lines: list[dict[str, Any]], failures: list[dict[str, str]], draws: int, seed: int, out: Path
 ) -> dict[str, Any]:
     words = ["medtextdiff", "probe", names[0], *(w for name in names[1:] for w in ("--against", name))]
     meta = {
-        "command": shlex.join([*words, "--seed", str(seed), "-o", str(out)]),
+        "command": shlex.join([*words, "--draws", str(draws), "--seed", str(seed), "-o", str(out)]),
         "seed": seed,
+        "draws": draws,
         "probe": "multinomial logistic regression, ridge chosen on held-out training templates",
-        "sentences": f"at most {NUM_TRAIN} of train and {NUM_TEST} of test templates a probe, made up",
-        "retrieval": f"{NUM_PARAPHRASES} pairs, cosine of centred features",
+        "sentences": f"at most {NUM_TRAIN} of train and {NUM_TEST} of test templates a probe and draw, made up",
+        "retrieval": f"{NUM_PARAPHRASES} pairs a draw, cosine of centred features",
         "medtextdiff": __version__,
         "torch": torch.__version__,
     }

@@ -49,7 +49,8 @@ def probe(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report.")],
     against: Annotated[list[str] | None, typer.Option(help="A further encoder. Repeatable.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="A row for the same shape with new weights.")] = False,
-    seed: Annotated[int, typer.Option(help="Of the sentences, new weights and intervals.")] = 0,
+    draws: Annotated[int, typer.Option(help="How often sentences and new weights are drawn; figures are means.")] = 5,
+    seed: Annotated[int, typer.Option(help="Of the first draw, the next count on from it; and of intervals.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """What does a text encoder know? Side, height, number, negation, severity, finding, and paraphrases."""
@@ -62,6 +63,7 @@ def probe(
                 out=output,
                 against=against or [],
                 untrained=untrained,
+                draws=draws,
                 seed=seed,
                 overwrite=overwrite,
                 progress=say,

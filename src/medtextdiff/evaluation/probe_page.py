@@ -1,26 +1,43 @@
 """The page of `probe`: what each encoder knows before it meets an image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from medtextdiff.evaluation import pages, plots
 from medtextdiff.evaluation.statistics import Interval
 
-Line = Mapping[str, Any]  # encoder, features, probe, metric, mean, low, high, chance, num, ridge
+Line = Mapping[str, Any]  # encoder, features, probe, metric, mean, low, high, first_ahead..., chance, num, ridge
+_FIGURE, _LEAD = ("mean", "low", "high"), ("first_ahead", "first_ahead_low", "first_ahead_high")
 
 
 def table_lines(lines: Sequence[Line], features: str) -> list[list[str]]:
     """A head and one row an encoder, for probes read off these features and for retrieval by them."""
     chosen = [line for line in lines if line["features"] == features]
-    columns = list(dict.fromkeys((line["probe"], line["metric"]) for line in chosen))
-    rows = []
-    for encoder in dict.fromkeys(line["encoder"] for line in chosen):
-        found = {(line["probe"], line["metric"]): line for line in chosen if line["encoder"] == encoder}
-        rows.append([encoder, *(_percent(found[column]) if column in found else "failed" for column in columns)])
     chance = {(line["probe"], line["metric"]): line["chance"] for line in chosen}
-    rows.append(["chance", *(f"{100 * chance[column]:.1f}" for column in columns)])
-    names = [probe if metric == "accuracy" else metric for probe, metric in columns]
-    return [["encoder", *names], *rows]
+    rows = _rows(chosen, dict.fromkeys(line["encoder"] for line in chosen), _FIGURE)
+    return [_head(chosen), *rows, ["chance", *(f"{100 * value:.1f}" for value in chance.values())]]
+
+
+def table_of_leads(lines: Sequence[Line], features: str) -> list[list[str]]:
+    """A head and one row each further encoder: how far the first is ahead of it on the same sentences."""
+    chosen = [line for line in lines if line["features"] == features]
+    others = list(dict.fromkeys(line["encoder"] for line in chosen))[1:]
+    return [_head(chosen), *_rows(chosen, others, _LEAD)]
+
+
+def _head(chosen: Sequence[Line]) -> list[str]:
+    columns = dict.fromkeys((line["probe"], line["metric"]) for line in chosen)
+    return ["encoder", *(probe if metric == "accuracy" else metric for probe, metric in columns)]
+
+
+def _rows(chosen: Sequence[Line], encoders: Iterable[str], figure: Sequence[str]) -> list[list[str]]:
+    columns = dict.fromkeys((line["probe"], line["metric"]) for line in chosen)
+    rows = []
+    for encoder in encoders:
+        found = {(line["probe"], line["metric"]): line for line in chosen if line["encoder"] == encoder}
+        cells = (_percent(found[column], figure) if column in found else "failed" for column in columns)
+        rows.append([encoder, *cells])
+    return rows
 
 
 def render(report: Mapping[str, Any]) -> str:
@@ -32,6 +49,11 @@ def render(report: Mapping[str, Any]) -> str:
         caption = f"In percent, with bootstrap intervals over test sentences. {report['features'][features]}"
         sections.append(pages.section(f"Features: {features}", pages.table(caption, head, rows)))
     first = lines[0]["features"]
+    head, *rows = table_of_leads(lines, first)
+    if rows:
+        caption = "Points of a hundred, with bootstrap intervals of the difference on the same test sentences."
+        title = f"How far {lines[0]['encoder']} is ahead, features: {first}"
+        sections.append(pages.section(title, pages.table(caption, head, rows)))
     for probe, metric in dict.fromkeys((line["probe"], line["metric"]) for line in lines):
         chosen = [one for one in lines if (one["probe"], one["metric"], one["features"]) == (probe, metric, first)]
         rows_ = [(one["encoder"], Interval(one["mean"], one["low"], one["high"])) for one in chosen]
@@ -49,6 +71,6 @@ def render(report: Mapping[str, Any]) -> str:
     return pages.document(report["title"], "Linear probes and retrieval of paraphrases", sections)
 
 
-def _percent(line: Line) -> str:
-    mean, low, high = (100 * line[end] for end in ("mean", "low", "high"))
+def _percent(line: Line, figure: Sequence[str]) -> str:
+    mean, low, high = (100 * line[part] for part in figure)
     return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
