@@ -107,6 +107,7 @@ def test_near_is_alike_but_for_case_blanks_numbers_and_marks():
 
 def test_tidying_takes_linear_time():
     assert tidy("a \r\n\r\n\n\t\n b\rc\x00\x1b\x85d ") == "a\n\n b\ncd"
+    assert tidy("end of page\x0cnext page\x0bnext line") == "end of page\nnext page\nnext line"
     for text in (" " * 300_000, "\n" * 300_000, "a:" * 150_000, "[**" * 100_000, "_ " * 150_000):
         marks.replace(tidy(text))
         sections.find(text)

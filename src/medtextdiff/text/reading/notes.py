@@ -18,6 +18,7 @@ from medtextdiff.text.reading import sections as headings
 from medtextdiff.text.reading.faults import Faults
 
 Split = Literal["train", "heldout"]
+_LINE_END = re.compile(r"\r\n|[\r\x0b\x0c]")  # a form feed, too, parts words
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _DUPLICATE, _OTHER, _SHORT, _WITHOUT = "a duplicate", "of another category", "too short", "without the sections wanted"
@@ -214,5 +215,5 @@ class _Account:
 
 def tidy(text: str) -> str:
     """The text without control characters, blanks at line ends, and more than one blank line in a row."""
-    lines = _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n")).split("\n")
+    lines = _CONTROL.sub("", _LINE_END.sub("\n", text)).split("\n")
     return _BLANK_LINES.sub("\n\n", "\n".join(line.rstrip() for line in lines)).strip()
