@@ -57,8 +57,8 @@ class Corpora(config.Config):
                 "no text: name files and how often each is read, --set 'texts={\"FILE.txt\": 1}', or notes, "
                 "--set mimic3.paths=NOTEEVENTS.csv.gz"
             )
-        files = [file for corpus in texts for file in corpus.files]
-        return Reader([*texts, *tables, *notes.values()], notes, [*files, *map(Path, self.tables)])
+        files = [file for corpus in (*texts, *tables) for file in corpus.files]
+        return Reader([*texts, *tables, *notes.values()], notes, files)
 
 
 class Reader:

@@ -43,6 +43,13 @@ def test_reading_is_lazy(folder):
     assert next(iter(corpus.documents())) == "changed"
 
 
+def test_a_path_may_begin_at_home(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "notes.csv").write_text("note,split\nLeft.,train\n")
+    assert plain.Config(paths=("~/a.txt",)).build().files == [folder / "a.txt"]
+    assert list(table.Config(paths=("~/notes.csv",), heldout=0).build().documents()) == ["Left."]
+
+
 def test_bad_corpora_are_refused(tmp_path):
     with pytest.raises(TextError, match="needs files"):
         plain.Config().build()

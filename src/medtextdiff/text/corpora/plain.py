@@ -34,7 +34,7 @@ class PlainCorpus:
         Raises:
             TextError: no path given, a path that is not there, a folder without *.txt.
         """
-        self.files = [file for path in paths for file in _files(Path(path))]
+        self.files = [file for path in paths for file in _files(Path(path).expanduser())]
         if not self.files:
             raise TextError("a plain corpus needs files; give paths=FILE.txt or a folder of *.txt files")
         self._heldout, self._repeat = heldout, repeat

@@ -38,8 +38,9 @@ class TableCorpus:
         """
         if not config.paths:
             raise TextError("a table corpus needs files; give paths=NOTES.csv")
-        for path in config.paths:
-            if not Path(path).is_file():
+        self.files = [Path(path).expanduser() for path in config.paths]
+        for path in self.files:
+            if not path.is_file():
                 raise TextError(f"no table '{path}'; check the path")
         self._config = config
 
@@ -51,7 +52,7 @@ class TableCorpus:
                 UTF-8.
         """
         for _ in range(self._config.repeat if split == "train" and not once else 1):
-            notes = (note for path in self._config.paths for note in self._notes(Path(path)))
+            notes = (note for path in self.files for note in self._notes(path))
             yield from split_documents(notes, split, self._config.heldout)
 
     def _notes(self, path: Path) -> Iterable[str]:
