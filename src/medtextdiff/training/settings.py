@@ -31,7 +31,7 @@ class Config(configs.Config):
     min_lr_ratio: Ratio = 0.0
     precision: Literal["float32", "bf16", "fp16", "auto"] = "float32"  # auto: bf16 where a GPU has it
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: Count = 200
     validate_every: Count = 200
     patience: Count | None = None  # stop after so many validations without a better one
