@@ -103,6 +103,14 @@ def test_an_image_that_cannot_be_read_is_told_before_the_work(world: Path, tmp_p
     assert not out.exists()
 
 
+def test_rows_of_images_that_have_changed_since_are_refused(world: Path, tmp_path: Path) -> None:
+    data, out = Path(shutil.copytree(world / "data", tmp_path / "data")), tmp_path / "sweep"
+    assert sweep(world, out, "--steps", 2, data=data).exit_code == 0
+    images = sorted((data / "images").iterdir())
+    images[0].write_bytes(images[1].read_bytes())
+    refused(sweep(world, out, "--steps", 2, data=data), "another model, data set or option")
+
+
 def test_a_folder_of_something_else_stays(world: Path, tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_text("of the system")
     (tmp_path / "notes.txt").write_text("mine")

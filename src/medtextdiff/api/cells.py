@@ -1,6 +1,5 @@
 """One cell of the controlled comparison: a data set, an encoder and a seed; trained, scored, and kept."""
 
-import hashlib
 import json
 import shutil
 import statistics
@@ -16,12 +15,10 @@ from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.api.training import train
 from medtextdiff.config import Config, ConfigError, to_json
-from medtextdiff.data.images import content_hash
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import locate
 from medtextdiff.training.disk import sha256, write_json
-from medtextdiff.types import Record
 
 SCORES = "scores.json"
 _TIMED_NOTES = 24
@@ -73,18 +70,6 @@ def made_with(cell: Cell) -> dict[str, Any]:
     run = to_json(cell.run.replace(bank=None))
     scored = {"split": cell.split, "precision": cell.precision, "data": cell.data_hash}
     return {"run": run, "encoder": _digest(cell.run.model.text), **scored}  # type: ignore[attr-defined]
-
-
-def data_hash(records: Sequence[Record]) -> str:
-    """Of images, masks, notes, splits and patients; nothing of them can be read from it.
-
-    Raises:
-        ImageError: a file that cannot be read.
-    """
-    files = {path for record in records for path in (record.image, record.mask) if path is not None}
-    content = {None: ""} | {path: content_hash(path) for path in files}
-    told = [[r.id, r.note, r.other_notes, r.split, r.patient, content[r.image], content[r.mask]] for r in records]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def run_cell(cell: Cell, *, device: str) -> dict[str, Any]:

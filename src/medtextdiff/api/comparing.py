@@ -16,6 +16,7 @@ from medtextdiff.api.cells import Cell
 from medtextdiff.api.scored import drawn_together
 from medtextdiff.config import Config, ConfigError, override
 from medtextdiff.data.atomic import check_place
+from medtextdiff.data.images import records_hash
 from medtextdiff.data.sources import detect
 from medtextdiff.evaluation import controlled_page
 from medtextdiff.evaluation.controlled import compare_runs
@@ -65,7 +66,7 @@ def compare(
     place = Path(out)
     chosen = _check(list(encoders), list(data), seeds, place)
     sets = {Path(root).name: _records(root, masks, split) for root in data}
-    hashes = {name: cells.data_hash(records) for name, records in sets.items()}
+    hashes = {name: records_hash(records) for name, records in sets.items()}
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [

@@ -3,7 +3,7 @@
 import json
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,13 @@ from medtextdiff.api.computing import device_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.errors import DataError
+from medtextdiff.data.images import records_hash
 from medtextdiff.data.sources import detect
 from medtextdiff.evaluation import sweep_page, synthesis
 from medtextdiff.evaluation.report_folder import csv_text, json_text, write_folder
 from medtextdiff.evaluation.statistics import Interval
 from medtextdiff.training.disk import write_json
+from medtextdiff.types import Record
 
 Say = Callable[[str], None]
 _OURS = {"rows", "report"}
@@ -91,12 +93,14 @@ def sweep(
     todo = _settings(model, guidance, steps, samplers)
     same = {"split": split, "train_split": train_split, "num": num, "seeds": list(seeds), "extractor": extractor}
     made_with = same | {"set": list(settings), "fit": fit, "data": str(Path(data).resolve()), "model": model.sha256}
+    records = _records(Path(data), split, train_split)
+    made_with |= {f"sha256 of '{name}'": records_hash(some) for name, some in records.items()}
     extract = feature_extractors.build(extractor, settings)
     made_with |= {"device": str(model.device), "precision": model.precision}
     made_with = dict(extract.about) | made_with
     reference = _kept(_path(place, _REFERENCE), made_with)
     kept = {setting: _kept(_path(place, setting.name), made_with) for setting in todo if reference}
-    work = _Work(model, Path(data), split, train_split, num, seeds, extract, fit, device, progress)
+    work = _Work(model, records, split, train_split, num, seeds, extract, fit, device, progress)
     rows = {setting: row for setting, row in kept.items() if row is not None}
     for number, setting in enumerate(todo, 1):
         if setting not in rows:
@@ -127,22 +131,17 @@ class _Work:
     """What rows have in common; the real images are read when the first row is made."""
 
     def __init__(
-        self, model: Any, data: Path, split: str, train_split: str, num: int | None, seeds: Sequence[int],
-        extractor: Any, fit: str, device: str, progress: Say,
+        self, model: Any, records: Mapping[str, list[Record]], split: str, train_split: str, num: int | None,
+        seeds: Sequence[int], extractor: Any, fit: str, device: str, progress: Say,
     ) -> None:  # fmt: skip
         self._model, self._seeds, self._fit = model, seeds, fit
         self._device, self._progress = device_of(device), progress
         self._extractor = extractor
-        real = detect(data).build()  # type: ignore[attr-defined]
-        self._records = {name: image_sets.each_once(real.records(name)) for name in dict.fromkeys((split, train_split))}
+        self._records = records
         self._split, self._train_split = split, train_split
-        records = self._records[split]
-        self._prompts = generating_for_evaluation.draw_prompts(records, num or len(records), int(seeds[0]))
-        for name, least in ((split, synthesis.MIN_IMAGES), (train_split, 2 * synthesis.MIN_IMAGES)):
-            if len(self._records[name]) < least:
-                raise DataError(
-                    f"split '{name}' has {len(self._records[name])} images; fewer than {least} cannot be compared"
-                )
+        self._prompts = generating_for_evaluation.draw_prompts(
+            records[split], num or len(records[split]), int(seeds[0])
+        )
         self._figures: synthesis_figures.Figures | None = None
 
     def row(self, setting: Setting) -> dict[str, Any]:
@@ -191,6 +190,16 @@ class _Work:
         self._figures = synthesis_figures.Figures(sets, self._extractor, **about)
         _ = self._figures.probe  # trained once, for all rows
         return self._figures
+
+
+def _records(data: Path, split: str, train_split: str) -> dict[str, list[Record]]:
+    """Of both splits, each image once."""
+    real = detect(data).build()  # type: ignore[attr-defined]
+    found = {name: image_sets.each_once(real.records(name)) for name in dict.fromkeys((split, train_split))}
+    for name, least in ((split, synthesis.MIN_IMAGES), (train_split, 2 * synthesis.MIN_IMAGES)):
+        if len(found[name]) < least:
+            raise DataError(f"split '{name}' has {len(found[name])} images; fewer than {least} cannot be compared")
+    return found
 
 
 def _settings(model: Any, guidance: Sequence[float], steps: Sequence[int], samplers: Sequence[str]) -> list[Setting]:

@@ -5,6 +5,7 @@ palette. Known limit: Pillow gives 16-bit *colour* PNG with 8 bits a channel; 16
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 from medtextdiff.data.atomic import whole_file
 from medtextdiff.data.decoding import Stored, decode
 from medtextdiff.data.errors import ImageError
-from medtextdiff.types import IGNORE, Picture
+from medtextdiff.types import IGNORE, Picture, Record
 
 MAX_PIXELS = 100_000_000  # as float32 RGB that is 1.2 GB
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -194,6 +195,18 @@ def content_hash(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ImageError(f"{path} cannot be read: {error.strerror}; check the path and its permissions") from None
+
+
+def records_hash(records: Sequence[Record]) -> str:
+    """Of images, masks, notes, splits and patients of a data set; nothing of them can be read from it.
+
+    Raises:
+        ImageError: a file that cannot be read.
+    """
+    files = {path for record in records for path in (record.image, record.mask) if path is not None}
+    content = {None: ""} | {path: content_hash(path) for path in files}
+    told = [[r.id, r.note, r.other_notes, r.split, r.patient, content[r.image], content[r.mask]] for r in records]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def list_images(folder: Path) -> list[Path]:
