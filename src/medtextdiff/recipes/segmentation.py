@@ -45,18 +45,19 @@ def fasttextdiff_monuseg() -> Run:
     Source: arXiv 2512.00084, with the departures of docs/method.md: a small denoiser pre-trained by
     `diffusion.ddpm_small` and fine-tuned, a feature-pyramid head, masked and optional notes.
     Command: medtextdiff train segmentation.fasttextdiff_monuseg --set data.root=DIR -o RUN
+    Hardware: 2 CPU cores, some 80 minutes on one of them; --set training.max_steps=600 for a first look.
     """
-    return Run(
-        model=fasttextdiff.Config(
-            denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser", trainable=True),
-            text=huggingface.Config(path="builtin:modernbert-small/text"),
-            features=features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none"),
-            head=pyramid.Config(width=64, fusion=cross_attention.Config(), fuse_levels=2),
-        ),
-        data=Data(augmentation=_NATIVE),
-        training=_BUDGET.replace(lr_scale={"denoiser": 0.5}),
-        use=use.Config(mode="tiles", tile=512, overlap=0.25),
-    )
+    run = _gated(_brief())
+    wide = run.data.augmentation.replace(scale=(0.6, 1.8))
+    return run.replace(data=run.data.replace(augmentation=wide), training=run.training.replace(max_steps=4800))
+
+
+def unet_monuseg() -> Run:
+    """The U-Net beside it: same data, loss, number of steps and scoring; its own learning rate.
+
+    Command: medtextdiff train segmentation.unet_monuseg --set data.root=DIR -o RUN
+    """
+    return _unet(fasttextdiff_monuseg())
 
 
 def nuclei_small() -> Run:
@@ -69,12 +70,8 @@ def nuclei_small() -> Run:
              medtextdiff pack RUN -o src/medtextdiff/pretrained/nuclei-small
     Figures, time and licences: its MODEL_CARD.md.
     """
-    run = _gated(fasttextdiff_monuseg())
-    wide = run.data.augmentation.replace(scale=(0.6, 1.8))
-    return run.replace(
-        data=run.data.replace(augmentation=wide),
-        training=run.training.replace(max_steps=2400),
-    )
+    run = fasttextdiff_monuseg()
+    return run.replace(training=run.training.replace(max_steps=2400))
 
 
 def unet_nuclei() -> Run:
@@ -82,17 +79,7 @@ def unet_nuclei() -> Run:
 
     Command: medtextdiff train segmentation.unet_nuclei --set data.root=MONUSEG --set data.more=DSB2018 -o RUN
     """
-    run = nuclei_small()
-    return run.replace(model=unet.Config(), training=run.training.replace(learning_rate=1e-3, lr_scale={}))
-
-
-def unet_monuseg() -> Run:
-    """The U-Net beside it: same data, loss, budget and scoring; its own learning rate.
-
-    Command: medtextdiff train segmentation.unet_monuseg --set data.root=DIR -o RUN
-    """
-    run = fasttextdiff_monuseg()
-    return run.replace(model=unet.Config(), training=_BUDGET.replace(learning_rate=1e-3))
+    return _unet(nuclei_small())
 
 
 def fasttextdiff_monuseg_5() -> Run:
@@ -102,7 +89,7 @@ def fasttextdiff_monuseg_5() -> Run:
     helps (docs/results.md): --set model.denoiser.path=RUN_OF_diffusion.ddpm_histology/denoiser.
     Command: medtextdiff train segmentation.fasttextdiff_monuseg_5 --set data.root=DIR -o RUN
     """
-    return _few(_seldom_noted(_gated(fasttextdiff_monuseg())), 5, consistent=False)
+    return _few(_seldom_noted(_gated(_brief())), 5, consistent=False)
 
 
 def fasttextdiff_monuseg_1() -> Run:
@@ -110,7 +97,7 @@ def fasttextdiff_monuseg_1() -> Run:
 
     Command: medtextdiff train segmentation.fasttextdiff_monuseg_1 --set data.root=DIR -o RUN
     """
-    return _few(_seldom_noted(_gated(fasttextdiff_monuseg())), 1)
+    return _few(_seldom_noted(_gated(_brief())), 1)
 
 
 def unet_monuseg_5() -> Run:
@@ -118,7 +105,7 @@ def unet_monuseg_5() -> Run:
 
     Command: medtextdiff train segmentation.unet_monuseg_5 --set data.root=DIR -o RUN
     """
-    return _few(unet_monuseg(), 5, consistent=False)
+    return _few(_unet(_brief()), 5, consistent=False)
 
 
 def unet_monuseg_1() -> Run:
@@ -126,7 +113,7 @@ def unet_monuseg_1() -> Run:
 
     Command: medtextdiff train segmentation.unet_monuseg_1 --set data.root=DIR -o RUN
     """
-    return _few(unet_monuseg(), 1, consistent=False)
+    return _few(_unet(_brief()), 1, consistent=False)
 
 
 def fasttextdiff_targets() -> Run:
@@ -137,7 +124,7 @@ def fasttextdiff_targets() -> Run:
              medtextdiff sensitivity RUN --data cxr_covid_lesions -o REPORT
     Hardware: 2 CPU cores, 4 views of 192 px a step.
     """
-    run = fasttextdiff_monuseg()
+    run = _brief()
     views = augment.Config(
         crop=192, scale=(0.9, 1.17), flips=True, vertical_flips=False, brightness=0.2, contrast=0.25, note_dropout=0.05
     )
@@ -168,7 +155,7 @@ def fasttextdiff_compared() -> Run:
     Command: medtextdiff compare --encoder none --encoder modernbert-small --data DIR -o OUT
     Four views of each image come again and again, so that all encoders stand on the same kept levels.
     """
-    run = fasttextdiff_monuseg()
+    run = _brief()
     views = augment.Config(crop=224, scale=(0.9, 1.14), flips=True, vertical_flips=False, note_dropout=0.1, num_views=4)
     return run.replace(
         model=run.model.replace(denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser")),
@@ -185,7 +172,7 @@ def fasttextdiff_kvasir_10() -> Run:
     `medtextdiff generate` and `medtextdiff pseudo-label`): --set data.more=PAIRS.
     Command: medtextdiff train segmentation.fasttextdiff_kvasir_10 --set data.root=KVASIR_SEG -o RUN
     """
-    run = fasttextdiff_monuseg()
+    run = _brief()
     views = augment.Config(
         crop=224,
         scale=(0.8, 1.25),
@@ -294,6 +281,26 @@ def fasttextdiff_qata_as_published() -> Run:
 def fasttextdiff_mosmed_as_published() -> Run:
     """The published FastTextDiff on MosMedData+; see `fasttextdiff_monuseg_as_published`."""
     return _published("mosmed", max_steps=100 * 2183)
+
+
+def _brief() -> Run:
+    """Ours at native size for 600 steps, the note not gated; what the recipes here have in common."""
+    return Run(
+        model=fasttextdiff.Config(
+            denoiser=denoiser.Config(path="builtin:ddpm-small/denoiser", trainable=True),
+            text=huggingface.Config(path="builtin:modernbert-small/text"),
+            features=features.Config(taps=(1, 3, 5, 7), timesteps=(30,), noise="none"),
+            head=pyramid.Config(width=64, fusion=cross_attention.Config(), fuse_levels=2),
+        ),
+        data=Data(augmentation=_NATIVE),
+        training=_BUDGET.replace(lr_scale={"denoiser": 0.5}),
+        use=use.Config(mode="tiles", tile=512, overlap=0.25),
+    )
+
+
+def _unet(run: Run) -> Run:
+    """The same with a U-Net for the model, and its own learning rate."""
+    return run.replace(model=unet.Config(), training=run.training.replace(learning_rate=1e-3, lr_scale={}))
 
 
 def _few(run: Run, num: int, consistent: bool = True) -> Run:
