@@ -57,7 +57,7 @@ class Corpora(config.Config):
                 "no text: name files and how often each is read, --set 'texts={\"FILE.txt\": 1}', or notes, "
                 "--set mimic3.paths=NOTEEVENTS.csv.gz"
             )
-        files = [file for corpus in (*texts, *tables) for file in corpus.files]
+        files = [file for text in texts for file in text.files] + [file for one in tables for file in one.files]
         return Reader([*texts, *tables, *notes.values()], notes, files)
 
 
