@@ -45,7 +45,7 @@ def fasttextdiff_monuseg() -> Run:
     Source: arXiv 2512.00084, with the departures of docs/method.md: a small denoiser pre-trained by
     `diffusion.ddpm_small` and fine-tuned, a feature-pyramid head, masked and optional notes.
     Command: medtextdiff train segmentation.fasttextdiff_monuseg --set data.root=DIR -o RUN
-    Hardware: 2 CPU cores, some 80 minutes on one of them; --set training.max_steps=600 for a first look.
+    Hardware: 2 CPU cores, some 75 minutes on one of them; --set training.max_steps=600 for a first look.
     """
     run = _gated(_brief())
     wide = run.data.augmentation.replace(scale=(0.6, 1.8))
