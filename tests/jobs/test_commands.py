@@ -62,6 +62,7 @@ def test_recipes_are_listed_and_shown() -> None:
         (("show", "segmentation.unet_monuseg", "--set", "training.max_step=1"), "did you mean 'max_steps'"),
         (("segment", "no.png", "--model", "nuclei-smal", "-o", "x"), "no model or run folder 'nuclei-smal'"),
         (("train", "segmentation.unet_monuseg", "-o", "x"), "--set data.root=DIR"),
+        (("show", "segmentation.unet_monuseg", "--set", f"training.seed={10**27}"), "'training.seed' cannot be"),
         (("data", "check", "nowhere"), "does not exist"),
         (("convert", "adm", "nowhere.pt", "-o", "x"), "nowhere.pt"),
     ],

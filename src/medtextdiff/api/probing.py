@@ -155,15 +155,14 @@ def _line(name: str, asked: _Asked, answers: _Answers, first: _Answers, seed: in
     """
     values = np.stack([answers.values, np.array(first.values) - answers.values], axis=1)
     figure, lead = bootstrap_intervals(values, seed=seed, groups=answers.sentences)
-    ahead = dict(zip(_COLUMNS_AHEAD, lead, strict=True))
-    num = {"num": len(answers.values), "ridge": " ".join(f"{ridge:g}" for ridge in answers.ridges)}
-    return (
-        dict(zip(_COLUMNS_ASKED, (name, *asked), strict=True))
-        | figure._asdict()
-        | ahead
-        | {"chance": answers.chance}
-        | num
-    )
+    return {
+        **dict(zip(_COLUMNS_ASKED, (name, *asked), strict=True)),
+        **figure._asdict(),
+        **dict(zip(_COLUMNS_AHEAD, lead, strict=True)),
+        "chance": answers.chance,
+        "num": len(answers.values),
+        "ridge": " ".join(f"{ridge:g}" for ridge in answers.ridges),
+    }
 
 
 @torch.no_grad()
