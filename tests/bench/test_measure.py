@@ -25,6 +25,14 @@ def test_arithmetic_of_a_matmul_is_counted():
     assert 0 < row.share < 1
 
 
+@pytest.mark.parametrize("keep", [None, torch.ones(2, 1, 8, 12, dtype=torch.bool)])
+def test_arithmetic_of_fused_attention_is_counted(keep):
+    q, k, v = torch.randn(2, 3, 8, 4), torch.randn(2, 3, 12, 4), torch.randn(2, 3, 12, 5)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    [row] = measure.side_by_side([measure.Way("attention", lambda: attend(q, k, v, attn_mask=keep))], 1, CPU)
+    assert row.gflop == pytest.approx(2 * 2 * 3 * 8 * 12 * (4 + 5) / 1e9)
+
+
 def test_peak_memory_sees_what_is_freed_again():
     """64 MB that nobody keeps."""
     [row] = measure.side_by_side([measure.Way("fill", lambda: torch.ones(16_000_000).sum())], 1, CPU)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from medtextdiff.evaluation.cost import peak_mb, wait
+from medtextdiff.evaluation.cost import counting_flops, peak_mb, wait
 
 _MATMUL_SIDE, _CONV_CHANNELS, _CONV_SIDE = 2048, 256, 64
 
@@ -136,9 +136,7 @@ def _seconds(run: Callable[[], Any], device: torch.device) -> float:
 
 
 def _first_run(run: Callable[[], Any], device: torch.device) -> tuple[float | None, int]:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
+    with counting_flops() as counter:
         peak = peak_mb(run, device)
     return peak, int(counter.get_total_flops())
 
