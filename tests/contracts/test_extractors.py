@@ -65,3 +65,21 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
     (tmp_path / "bad.pt").write_bytes(b"no")
     with pytest.raises(ConfigError, match="no TorchScript"):
         torchscript.Config(path=str(tmp_path / "bad.pt")).build()
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(tmp_path):
+    """transformers would draw at random what is missing."""
+    from safetensors.torch import load_file, save_file
+
+    from medtextdiff.synthesis.extractors import huggingface
+
+    settings = huggingface.Config.tiny(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = load_file(file)
+    name = next(name for name in whole if name.endswith("weight"))
+    save_file({key: value for key, value in whole.items() if key != name}, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"lacks 1 of the model's tensors"):
+        settings.build()
+    save_file(whole | {name: torch.full_like(whole[name], torch.nan)}, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="not finite"):
+        settings.build()

@@ -113,7 +113,9 @@ def _load(folder: Path) -> tuple[Any, bool]:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         classifies = any("ForImageClassification" in name for name in settings.get("architectures") or ())
         kind = AutoModelForImageClassification if classifies else AutoModel
-        network = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True).eval().requires_grad_(False)
+        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+        network, info = kind.from_pretrained(folder, **options)
+        network = network.eval().requires_grad_(False)
         if hasattr(network, "vision_model"):  # a pair of towers, as CLIP
             network = network.vision_model
     except Exception as error:  # transformers and safetensors raise a dozen types
@@ -125,7 +127,22 @@ def _load(folder: Path) -> tuple[Any, bool]:
         logging.set_verbosity(shown)
         if bars:
             logging.enable_progress_bar()
+    _check_loaded(folder, network, info)
     return network, classifies
+
+
+def _check_loaded(folder: Path, network: Any, info: dict[str, Any]) -> None:
+    """Refuse what transformers lets pass: it draws at random what the file lacks. A pooler is not used."""
+    lost = [key for key in info["missing_keys"] if "pooler" not in key.split(".")]
+    for fault, keys in (("lacks", lost), ("has in another shape", [key[0] for key in info["mismatched_keys"]])):
+        if keys:
+            raise config.ConfigError(
+                f"extractor: the weights in {folder} do not fit its config.json: the file {fault} {len(keys)} of the "
+                f"model's tensors, e.g. {sorted(keys)[0]}; give a folder that transformers wrote (save_pretrained)"
+            )
+    for name, value in network.named_parameters():
+        if not torch.isfinite(value).all():
+            raise config.ConfigError(f"extractor: {folder} is damaged: '{name}' holds values that are not finite")
 
 
 def _side(settings: Any) -> int:
