@@ -132,6 +132,11 @@ class TestReadCheckpoint:
         checkpoint.write_bytes(content[: int(len(content) * keep)])
         self.fails(checkpoint, "truncated or damaged|is not a PyTorch checkpoint, or is damaged")
 
+    def test_not_finite(self, tmp_path, state):
+        key = next(iter(state))
+        torch.save(state | {key: torch.full_like(state[key], torch.nan)}, tmp_path / "nan.pt")
+        self.fails(tmp_path / "nan.pt", "not finite")
+
     def test_not_a_checkpoint(self, tmp_path):
         path = tmp_path / "a.pt"
         path.write_text("<html>404</html>")

@@ -57,7 +57,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The tensors of a guided-diffusion `.pt` file, on the CPU. Code inside the file is never run.
 
     Raises:
-        CheckpointError: missing, empty, truncated, not a PyTorch file, not a dict of tensors, or holding code.
+        CheckpointError: missing, empty, truncated, not a PyTorch file, not a dict of finite tensors, or holding code.
     """
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: {'it is a folder' if path.is_dir() else 'no such file'}")
@@ -157,6 +157,8 @@ def _tensors(content: Any, path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise CheckpointError(f"{path} is not a dict of named weights: entry {key!r} is a {type(value).__name__}")
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path} is damaged: '{key}' holds values that are not finite; fetch it again")
     return dict(content)
 
 
