@@ -156,6 +156,7 @@ def test_the_2025_protocol_takes_pairs_of_wordings(world, tmp_path):
         (("--fit", "stretch"), "no fit 'stretch'"),
         (("--size", "4"), "cannot be compared at 4 pixels"),
         (("--split", "test"), "no split 'test'"),
+        (("--split", "train"), "split and train_split are both 'train'"),
         (("--reconstructions", "nowhere"), "nowhere is not a folder"),
         (("--set", "taps=99"), "taps go from -1"),
         (("--set", "tips=1"), "'tips' is unknown"),
@@ -182,6 +183,13 @@ def test_bad_tables_and_sources(world, tmp_path):
     refused(evaluate(world, source="nowhere", out=tmp_path / "report"), "no model or run folder")
     refused(evaluate(world, data="nowhere", out=tmp_path / "report"), "does not exist")
     assert not (tmp_path / "report").exists()
+
+
+def test_real_images_are_counted_before_any_is_generated(tmp_path):
+    write_real(tmp_path / "data", train=39, val=20)
+    result = call("evaluate-synthesis", "msdm-gi-small", "--data", tmp_path / "data", "-o", tmp_path / "report")
+    refused(result, "split 'train' has 39 images; fewer than 40 cannot be compared")
+    assert "generated" not in result.output
 
 
 def test_held_out_images_without_prompts_leave_out_what_needs_them(world, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from medtextdiff.api.sampling_sweep import Setting
 from medtextdiff.synthesis.extractors import denoiser
 from tests.jobs.conftest import call, refused
 from tests.jobs.made_up_endoscopy import write_real
@@ -90,6 +91,11 @@ def test_a_mistake_is_one_line_and_nothing_is_made(
 ) -> None:
     refused(sweep(world, tmp_path / "sweep", *words), says)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_each_setting_has_a_file_of_its_own():
+    names = [Setting("dpm++", 4, guidance).name for guidance in (1.0, 1.0000001, 2.5)]
+    assert names == ["dpm++-4-1", "dpm++-4-1.0000001", "dpm++-4-2.5"]
 
 
 def test_an_image_that_cannot_be_read_is_told_before_the_work(world: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from medtextdiff.config import ConfigError, nearest
 from medtextdiff.data.atomic import check_place
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.generated import Generated, read_generated
-from medtextdiff.data.sources import detect
 from medtextdiff.evaluation import synthesis, synthesis_report
 from medtextdiff.evaluation.cost import Cost
 from medtextdiff.evaluation.report_folder import check_free
@@ -82,12 +81,19 @@ def evaluate_synthesis(
     """
     out = Path(out)
     _check_options(num, seeds, protocol, size, fit, out, overwrite)
-    real = detect(data).build()  # type: ignore[attr-defined]
-    held_out, trained = image_sets.each_once(real.records(split)), image_sets.each_once(real.records(train_split))
+    if split == train_split:
+        raise ConfigError(
+            f"split and train_split are both '{split}': held-out images are compared with those of training, so they "
+            "must be others; name two splits"
+        )
+    real = image_sets.real_splits(data, split, train_split)
+    held_out, trained = real[split], real[train_split]
     extract = feature_extractors.build(extractor, settings)
     if protocol == "medvqa2024":
         synthesis_figures.check_classifies(extract)
     made = _made(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
+    if len(made.images) < synthesis.MIN_IMAGES:
+        raise DataError(f"{source} has {len(made.images)} images; fewer than {synthesis.MIN_IMAGES} cannot be compared")
     side = made.images.pixels.shape[1]
     sets = synthesis_figures.Sets(
         generated=made.images,
@@ -95,7 +101,6 @@ def evaluate_synthesis(
         train=image_sets.of_records(trained, side, fit, what=f"split '{train_split}'", progress=progress),
     )
     sets = _with_reconstructions(sets, reconstructions, made, side, fit)
-    _check_counts(sets)
     figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=device_of(device), progress=progress)
     told: dict[str, Any] = {
         "data": data,
@@ -168,14 +173,6 @@ def _with_reconstructions(
         return sets.with_reconstructions(image_sets.of_reconstructions(Path(folder), sets.held_out, side, fit))
     again = generating_for_evaluation.reconstructed(made.model, sets.held_out)
     return sets if again is None else sets.with_reconstructions(again)
-
-
-def _check_counts(sets: synthesis_figures.Sets) -> None:
-    counts = {"generated": sets.generated, "held-out real": sets.held_out, "real training": sets.train}
-    for name, one in counts.items():
-        least = synthesis.MIN_IMAGES * (2 if name == "real training" else 1)
-        if len(one) < least:
-            raise DataError(f"there are {len(one)} {name} images; sets of fewer than {least} cannot be compared")
 
 
 def _content(

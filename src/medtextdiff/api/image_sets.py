@@ -15,7 +15,9 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import images, prompts, transforms
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.generated import Generated
+from medtextdiff.data.sources import detect
 from medtextdiff.data.tables import join
+from medtextdiff.evaluation.synthesis import MIN_IMAGES
 from medtextdiff.types import Picture, Record
 
 Say = Callable[[str], None]
@@ -81,6 +83,20 @@ def check_fit(fit: str) -> None:
     """Raise ConfigError unless real images can be made square so."""
     if fit not in FITS:
         raise ConfigError(f"no fit '{fit}'; give squeeze or crop")
+
+
+def real_splits(data: str | Path, split: str, train_split: str) -> dict[str, list[Record]]:
+    """The images of both splits, each once.
+
+    Raises:
+        DataError: no data set in `data`, no such split, or one with too few images to be compared.
+    """
+    real = detect(data).build()  # type: ignore[attr-defined]
+    found = {name: each_once(real.records(name)) for name in dict.fromkeys((split, train_split))}
+    for name, least in ((split, MIN_IMAGES), (train_split, 2 * MIN_IMAGES)):
+        if len(found[name]) < least:
+            raise DataError(f"split '{name}' has {len(found[name])} images; fewer than {least} cannot be compared")
+    return found
 
 
 def each_once(records: Sequence[Record]) -> list[Record]:

@@ -15,10 +15,8 @@ from medtextdiff.api import feature_extractors, generating_for_evaluation, image
 from medtextdiff.api.computing import device_of
 from medtextdiff.config import ConfigError
 from medtextdiff.data.atomic import check_place
-from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import records_hash
-from medtextdiff.data.sources import detect
-from medtextdiff.evaluation import sweep_page, synthesis
+from medtextdiff.evaluation import sweep_page
 from medtextdiff.evaluation.report_folder import csv_text, json_text, write_folder
 from medtextdiff.evaluation.statistics import Interval
 from medtextdiff.training.disk import write_json
@@ -39,7 +37,7 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """For a person, and of a file."""
-        return f"{self.sampler}-{self.steps}-{self.guidance:g}"
+        return f"{self.sampler}-{self.steps}-{_short(self.guidance)}"
 
 
 def sweep(
@@ -93,7 +91,7 @@ def sweep(
     todo = _settings(model, guidance, steps, samplers)
     same = {"split": split, "train_split": train_split, "num": num, "seeds": list(seeds), "extractor": extractor}
     made_with = same | {"set": list(settings), "fit": fit, "data": str(Path(data).resolve()), "model": model.sha256}
-    records = _records(Path(data), split, train_split)
+    records = image_sets.real_splits(Path(data), split, train_split)
     made_with |= {f"sha256 of '{name}'": records_hash(some) for name, some in records.items()}
     extract = feature_extractors.build(extractor, settings)
     made_with |= {"device": str(model.device), "precision": model.precision}
@@ -192,14 +190,9 @@ class _Work:
         return self._figures
 
 
-def _records(data: Path, split: str, train_split: str) -> dict[str, list[Record]]:
-    """Of both splits, each image once."""
-    real = detect(data).build()  # type: ignore[attr-defined]
-    found = {name: image_sets.each_once(real.records(name)) for name in dict.fromkeys((split, train_split))}
-    for name, least in ((split, synthesis.MIN_IMAGES), (train_split, 2 * synthesis.MIN_IMAGES)):
-        if len(found[name]) < least:
-            raise DataError(f"split '{name}' has {len(found[name])} images; fewer than {least} cannot be compared")
-    return found
+def _short(value: float) -> str:
+    """As short as it can be and still this number: 1, 2.5, 1.0000001."""
+    return repr(value).removesuffix(".0")
 
 
 def _settings(model: Any, guidance: Sequence[float], steps: Sequence[int], samplers: Sequence[str]) -> list[Setting]:

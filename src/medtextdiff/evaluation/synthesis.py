@@ -125,8 +125,8 @@ def _joint(sample: Sample, reference: Sample, over: Callable[..., Interval]) -> 
 
 
 def _bounded(name: str, interval: Interval) -> Interval:
-    """Without what the figure cannot be: only kernel distances can be negative, and shares end at 1."""
-    low = -np.inf if name.endswith("kid") else 0.0
+    """Without what the figure cannot be: only kernel distances can be negative, shares end at 1, where IS begins."""
+    low = -np.inf if name.endswith("kid") else float(name == "score")
     high = 1.0 if name in ("precision", "recall", "coverage", "similarity") else np.inf
     return Interval(interval.mean, *(min(high, max(low, end)) if end == end else end for end in interval[1:]))
 
