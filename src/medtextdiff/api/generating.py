@@ -165,7 +165,7 @@ def _begin(out: Path, about: dict[str, str], request: Sequence[Made], overwrite:
     there = {line.file for line in request if (out / line.file).exists()}
     before = _read_request(path)
     if not overwrite:
-        if before is None and (there or (out / TABLE).exists()):
+        if before is None and (there or (out / TABLE).exists() or (out / SHEET).exists()):
             raise OutputExists(f"{out} holds images already, of no request known; give another -o, or --overwrite")
         if before not in (None, asked):
             raise OutputExists(

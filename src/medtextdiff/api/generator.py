@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medtextdiff.api.computing import device_of, digest, precision_of
-from medtextdiff.config import ConfigError, nearest
+from medtextdiff.config import ConfigError
 from medtextdiff.recipes import lora_run, msdm_run, run_folder
+from medtextdiff.synthesis.limits import check_use
 from medtextdiff.training.components import load_components
 
 LONGEST = 512  # tokens of a prompt; a longer text is no prompt but a report
@@ -79,20 +80,12 @@ class Generator:
             ConfigError: an unknown sampler (the nearest is offered), or steps or guidance beyond their range.
         """
         use: Any = self.run.use
-        known, timesteps, (lowest, highest) = self.system.samplers, self.system.num_timesteps, self.system.guidances
-        if sampler is not None and sampler not in known:
-            raise ConfigError(f"no sampler '{sampler}'; {nearest(sampler, known)}")
-        if steps is not None and not 1 <= steps <= timesteps:
-            raise ConfigError(f"steps must be from 1 to {timesteps}, got {steps}; 25 is usual")
-        if guidance is not None and not lowest <= guidance <= highest:
-            raise ConfigError(
-                f"guidance must be from {lowest:g} to {highest:g}, got {guidance:g}; this model's own is "
-                f"{use.guidance:g}, and 1 leaves the prompt unguided"
-            )
-        changes: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        asked = {"sampler": sampler, "steps": steps, "guidance": guidance}
+        wanted: dict[str, Any] = {name: getattr(use, name) if value is None else value for name, value in asked.items()}
+        check_use(self.system, **wanted)
         if sampler not in (None, "ddim") and hasattr(use, "eta"):
-            changes["eta"] = 0.0
-        return use.replace(**{name: value for name, value in changes.items() if value is not None})
+            wanted["eta"] = 0.0
+        return use.replace(**wanted)
 
     def check_prompts(self, prompts: Sequence[tuple[str, str]]) -> None:
         """Refuse a prompt that is empty or too long; each comes with where it stands ("prompt 3", "p.csv line 7").
