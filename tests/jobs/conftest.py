@@ -76,6 +76,14 @@ def data(toy: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy / "data", tmp_path / "data"))
 
 
+def stopped(result: Result, says: str) -> None:
+    """Refused after it had told what it does: the last line is the error."""
+    assert result.exit_code == 2, result.output
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: "), result.stderr
+    assert says in last
+
+
 def refused(result: Result, says: str, code: int = 2) -> None:
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit)

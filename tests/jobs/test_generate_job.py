@@ -18,7 +18,7 @@ from medtextdiff.api.training_time import training_hours
 from medtextdiff.config import ConfigError
 from medtextdiff.recipes import synthesis
 from medtextdiff.synthesis.latents import LatentBatch
-from tests.jobs.conftest import SECRET, call, refused, write_data
+from tests.jobs.conftest import SECRET, call, refused, stopped, write_data
 
 PROMPTS = ("One disc on the left.", "One disc on the right.")
 
@@ -300,6 +300,62 @@ def test_training_goes_on_where_it_stopped(shop: Path, tmp_path: Path) -> None:
     assert call(*words).exit_code == 0
     ours, theirs = (medtextdiff.load(run).generate(PROMPTS[0]) for run in (tmp_path / "run", shop / "run"))
     assert ours.shape == theirs.shape
+
+
+def test_a_run_goes_on_with_what_it_was_begun_with_alone(shop: Path, tmp_path: Path) -> None:
+    data, ae = (Path(shutil.copytree(shop / name, tmp_path / name)) for name in ("data", "ae"))
+    run, table, shown = tmp_path / "run", data / "notes.csv", data / "images" / "case4.png"
+    words = ["train", "synthesis.msdm_tiny", "--set", f"data.root={data}", "--set", f"model.autoencoder.path={ae}"]
+    assert call(*words, "--set", "training.max_steps=10", "-o", run).exit_code == 0
+    (run / "manifest.json").unlink()
+    before = table.read_text()
+    table.write_text(before.replace("case1.png,train,One", "case1.png,train,No"))
+    assert table.read_text() != before
+    stopped(call(*words, "-o", run), "the first is 'prompts of case1")
+    table.write_text(before)
+    Image.new("RGB", (48, 40)).save(shown)
+    stopped(call(*words, "-o", run), "the first is 'held out: case4")
+    shutil.copy(shop / "data" / "images" / shown.name, shown)
+    shutil.rmtree(ae)
+    again = ["train", "synthesis.autoencoder_tiny", "--set", f"data.root={data}", "--set", "training.seed=7"]
+    assert call(*again, "-o", ae).exit_code == 0
+    stopped(call(*words, "-o", run), "the first is 'how latents are made'")
+
+
+def test_what_would_fail_at_the_end_is_refused_at_the_beginning(shop: Path, tmp_path: Path) -> None:
+    words = ["train", "synthesis.msdm_tiny", "--set", f"data.root={shop / 'data'}"]
+    words += ["--set", f"model.autoencoder.path={shop / 'ae'}", "-o", tmp_path / "run", "--set"]
+    refused(call(*words, "use.steps=2000"), "steps must be from 1 to 1000, got 2000")
+    refused(call(*words, "training.monitor=val_loss"), "this run's validation has: heldout_loss, heldout_loss_shuffled")
+    first = ["train", "synthesis.autoencoder_tiny", "--set", f"data.root={shop / 'data'}", "-o", tmp_path / "run"]
+    refused(call(*first, "--set", "training.monitor=dice"), "this run's validation has: psnr, ssim, l1")
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_images_need_no_prompts(shop: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(shop / "data", tmp_path / "data"))
+    lines = (data / "notes.csv").read_text().splitlines()
+    lines = [line.rpartition(",")[0] + "," if ",val," in line else line for line in lines]
+    (data / "notes.csv").write_text("\n".join(lines) + "\n")
+    words = ["train", "synthesis.msdm_tiny", "--set", f"data.root={data}", "--set", "training.max_steps=2"]
+    done = call(*words, "--set", f"model.autoencoder.path={shop / 'ae'}", "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "run" / "samples.png").is_file()
+
+
+def test_a_run_whose_own_settings_cannot_be_is_refused_before_anything_is_written(shop: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "packed"
+    assert call("pack", shop / "run", "--set", "use.steps=5000", "-o", packed).exit_code == 0
+    refused(call("generate", PROMPTS[0], "--model", packed, "-o", tmp_path / "out"), "steps must be from 1 to 1000")
+    assert not (tmp_path / "out").exists()
+    made = call("generate", PROMPTS[0], "--model", packed, "--steps", 2, "-o", tmp_path / "out")
+    assert made.exit_code == 0, made.output
+
+
+def test_a_sheet_of_somebody_else_is_kept(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "contact_sheet.png").write_text("mine")
+    refused(call("generate", PROMPTS[0], "--model", shop / "run", "-o", tmp_path), "of no request known")
+    assert (tmp_path / "contact_sheet.png").read_text() == "mine"
 
 
 def test_the_held_out_loss_is_also_told_for_prompts_of_other_images(shop: Path, tmp_path: Path) -> None:

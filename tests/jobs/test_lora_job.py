@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import medtextdiff
 from medtextdiff import api, recipes
 from medtextdiff.synthesis import lora, memory
-from tests.jobs.conftest import SECRET, call, refused, told_nowhere, write_data
+from tests.jobs.conftest import SECRET, call, refused, stopped, told_nowhere, write_data
 from tests.synthesis import tiny_bases
 
 PROMPT = "one disc on the left"
@@ -91,6 +91,27 @@ def test_training_goes_on_to_the_same_bits(shop: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     ours, theirs = (load_file(run / ADAPTER) for run in (tmp_path / "run", shop / "run"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_training_goes_on_on_its_own_base_alone(shop: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(shop / "base", tmp_path / "base"))
+    words = train(shop, f"model.base={base}")
+    assert call(*words, "--set", "training.max_steps=2", "-o", tmp_path / "run").exit_code == 0
+    (tmp_path / "run" / "manifest.json").unlink()
+    shutil.rmtree(base)
+    tiny_bases.write_flux(base, seed=1)
+    stopped(call(*words, "-o", tmp_path / "run"), "the first is 'base of the transformer'")
+
+
+def test_arrays_of_another_tokenizer_are_not_taken_for_these(shop: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(shop / "base", tmp_path / "base"))
+    words = train(shop, f"model.base={base}", f"cache={tmp_path / 'cache'}", "training.max_steps=1")
+    assert call(*words, "-o", tmp_path / "a").exit_code == 0
+    before = len(list((tmp_path / "cache").iterdir()))
+    settings = base / "tokenizer" / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"padding_side": "left"}))
+    assert call(*words, "-o", tmp_path / "b").exit_code == 0
+    assert len(list((tmp_path / "cache").iterdir())) > before
 
 
 def test_a_base_may_have_moved_but_not_changed(shop: Path, tmp_path: Path) -> None:

@@ -318,12 +318,12 @@ def test_lock_json_says_what_the_run_was_made_of(tmp_path):
     session = content["sessions"][0]
     assert session["packages"]["torch"] == torch.__version__
     assert {"python", "git", "cpu", "threads", "machine"} <= set(session)
-    with pytest.raises(RunError, match="2 files, the first is 'b'"):
+    with pytest.raises(RunError, match="2 of its files or parts, the first is 'b'"):
         write_lock(tmp_path, config=tiny.CONFIG, data={"a": "1", "b": "3", "c": "4"}, seed=3)
     same = {"a": "1", "b": "2"}
     write_lock(tmp_path, config=tiny.CONFIG, data=same, seed=3)  # begun before masks and notes were noted
     write_lock(tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "5"}, seed=3)
-    with pytest.raises(RunError, match="1 files, the first is 'notes of a'"):
+    with pytest.raises(RunError, match="1 of its files or parts, the first is 'notes of a'"):
         write_lock(tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "6"}, seed=3)
     (tmp_path / "lock.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):

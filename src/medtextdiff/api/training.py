@@ -52,6 +52,10 @@ def train(
     job = run.job()  # type: ignore[attr-defined]
     _check_ours(run_dir, [run_folder.CONFIG, *(name for name, _ in job.model.named_children())])
     training: engine.Config = run.training  # type: ignore[attr-defined]
+    if job.validate is not None and job.scores and training.monitor not in job.scores:
+        raise ConfigError(
+            f"training.monitor cannot be '{training.monitor}'; this run's validation has: {', '.join(job.scores)}"
+        )
     if job.settle is not None:
         job.settle(run_dir)
     if job.prepare is not None:

@@ -15,13 +15,14 @@ from medtextdiff.data.records import unlabelled
 from medtextdiff.diffusion import autoencoder, reconstruction
 from medtextdiff.recipes.job import Job, Wrapped, on_component
 from medtextdiff.recipes.run_folder import locate
-from medtextdiff.recipes.synthesis_data import Data, hashes, whole_images
+from medtextdiff.recipes.synthesis_data import Data, also_read, hashes, whole_images
 from medtextdiff.synthesis import reconstructions
 from medtextdiff.training import engine
 from medtextdiff.types import Record
 
 _MOST = 512  # images that are measured, and held-out ones that are reported: an even choice where there are more
 _BATCH = 8
+SCORES = ("psnr", "ssim", "l1")  # of the held-out reconstructions
 
 
 class Run(config.Config):
@@ -64,6 +65,8 @@ class Run(config.Config):
             validate=shown.validate,
             data_hashes=hashes(records),
             conclude=Conclusion(records, shown, self.data),
+            also_read=also_read([], heldout),
+            scores=SCORES,
         )
 
 
@@ -80,7 +83,7 @@ class Heldout:
     def validate(self, model: nn.Module) -> dict[str, float]:
         """PSNR, SSIM and L1 of their reconstructions."""
         scores = reconstructions.report(_part(model), self.images(), self.split)
-        return {name: scores[name]["mean"] for name in ("psnr", "ssim", "l1")}
+        return {name: scores[name]["mean"] for name in SCORES}
 
 
 class Conclusion:

@@ -12,8 +12,9 @@ from medtextdiff import config
 from medtextdiff.config import ConfigError
 from medtextdiff.recipes.job import Job
 from medtextdiff.recipes.run_folder import locate
-from medtextdiff.recipes.synthesis_data import Data, hashes, whole_images
+from medtextdiff.recipes.synthesis_data import Data, also_read, hashes, whole_images
 from medtextdiff.synthesis import encoded, memory, tuned
+from medtextdiff.synthesis.limits import check_use
 from medtextdiff.synthesis.models import flux
 from medtextdiff.training import engine, randomness, stream
 from medtextdiff.training.progress import say
@@ -31,7 +32,7 @@ class Run(config.Config):
     data: Data = Data(size=512)
     cache: str | None = "./encoded"
     training: engine.Config = engine.Config(monitor="heldout_loss", monitor_mode="min", channels_last=False)
-    use: tuned.Use = tuned.Use()
+    use: tuned.Use = tuned.Use(sampler="euler")
 
     def build_model(self, run_dir: Path | None = None) -> nn.Module:
         """The system, ready to generate: base networks with their adapters; paths within the run are in `run_dir`.
@@ -56,7 +57,10 @@ class Run(config.Config):
         system = self._closed(None)
         if self.data.size % system.multiple:
             raise ConfigError(f"data.size {self.data.size} is no multiple of {system.multiple}; choose a multiple")
+        use = self.use
+        check_use(system, sampler=use.sampler, steps=use.steps, guidance=use.guidance)
         data, shown = encoded.Encoded(records), encoded.Encoded(heldout)
+        also = also_read(records, heldout)
 
         def prepare(run_dir: Path, device: str) -> None:
             part = self.training.batch_size // self.training.accumulation
@@ -67,6 +71,8 @@ class Run(config.Config):
             system.forget_encoders()
             torch.manual_seed(self.training.seed)  # the adapter's new weights
             system.open(only=[system.trained, *_others(system)])
+            also["what encodes images and prompts"] = _encoders_key(system)
+            also[f"base of the {system.trained}"] = getattr(system, system.trained).base["weights_sha256"]
 
         return Job(
             system,
@@ -76,6 +82,8 @@ class Run(config.Config):
             data_hashes=hashes(records),
             prepare=prepare,
             kept=tuple(_others(system)),
+            also_read=also,
+            scores=("heldout_loss",),
         )
 
     def _closed(self, run_dir: Path | None) -> tuned.Tuned:
@@ -108,9 +116,8 @@ class Run(config.Config):
     def _kept(self, system: tuned.Tuned, run_dir: Path, given: Sequence[str], make: Any) -> encoded.Arrays:
         if self.cache is None:
             return make()
-        key = encoded.key([base.key(name for one, name in system.encoders() if one is base) for base in system.bases()])
         place = Path(locate(self, run_dir).cache or "")
-        return encoded.kept(place, encoded.key([key, *given]), make)
+        return encoded.kept(place, encoded.key([_encoders_key(system), *given]), make)
 
 
 class _Validation:
@@ -127,6 +134,13 @@ class _Validation:
                 batch = self._heldout.collate([self._heldout.sample(index, rng)])
                 losses.append(model.loss(stream.to_device(batch, model.device), rng)["loss"])
         return {"heldout_loss": float(torch.stack(losses).mean())}
+
+
+def _encoders_key(system: tuned.Tuned) -> str:
+    """What decides the arrays that are learned from: the encoders, and what has no weights, as tokenizers."""
+    read = [(base, name) for base in system.bases() for name in base.components if not base.num_bytes(name)]
+    read += system.encoders()
+    return encoded.key([base.key({name for one, name in read if one is base}) for base in system.bases()])
 
 
 def _others(system: tuned.Tuned) -> list[str]:

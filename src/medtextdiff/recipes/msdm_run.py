@@ -18,10 +18,11 @@ from medtextdiff.diffusion import sampling
 from medtextdiff.evaluation.pictures import grid
 from medtextdiff.recipes.job import Job
 from medtextdiff.recipes.run_folder import locate
-from medtextdiff.recipes.synthesis_data import Data, hashes, whole_images
+from medtextdiff.recipes.synthesis_data import Data, also_read, hashes, whole_images
 from medtextdiff.synthesis import latents, reconstructions
+from medtextdiff.synthesis.limits import check_use
 from medtextdiff.synthesis.models import msdm
-from medtextdiff.training import engine, randomness
+from medtextdiff.training import engine, randomness, weights
 from medtextdiff.types import Picture, Record
 
 SHEET = "samples.png"
@@ -70,10 +71,13 @@ class Run(config.Config):
         reconstructions.require_report(model.autoencoder, self.model.autoencoder.path)  # type: ignore[attr-defined]
         if self.data.size % model.multiple:
             raise ConfigError(f"data.size {self.data.size} is no multiple of {model.multiple}; choose a multiple")
+        use = self.use
+        check_use(model, sampler=use.sampler, steps=use.steps, guidance=use.guidance)
         model.text.eval()  # the loop turns on what is to train
         model.conditioning.measure(model.text, [note for record in records for note in record.notes])
         data, shown = latents.Latents(records, at_once=self.prompts_at_once), latents.Latents(heldout)
-        known = hashes(records)
+        also = also_read(records, heldout) | weights.digests_of_frozen(model)
+        also["how latents are made"] = latents.cache_key(model.autoencoder, [], self.data.size, self.views)
 
         def settle(run_dir: Path) -> None:
             data.moments = self._encoded(model, records, self.views, run_dir)
@@ -86,10 +90,12 @@ class Run(config.Config):
             msdm.loss,
             data,
             validate=_Validation(shown, self.training.seed) if heldout else None,
-            data_hashes=known,
+            data_hashes=hashes(records),
             settle=settle,
-            conclude=_Conclusion(heldout or records, self),
+            conclude=_Conclusion(heldout if any(record.notes for record in heldout) else records, self),
             kept=() if shipped else ("autoencoder",),
+            also_read=also,
+            scores=("heldout_loss", "heldout_loss_shuffled"),
         )
 
     def _encoded(

@@ -148,10 +148,6 @@ class Run(config.Config):
         torch.manual_seed(self.training.seed)  # new weights
         labelled = self.data.labelled()
         val = self.data.validation()
-        if val and self.training.monitor != "dice":
-            raise ConfigError(
-                f"training.monitor cannot be '{self.training.monitor}'; a segmenter's validation has: dice"
-            )
         model = self.build_model()
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
@@ -166,7 +162,8 @@ class Run(config.Config):
             also |= {f"without labels: {r.id}": content_hash(r.image) for r in pool if r.image}
         hashes = {name: content_hash(record.image) for name, record in _named(labelled) if record.image}
         validate = self._validator(val) if val else None
-        return Job(model, loss, data, validate, after_step, hashes, self._keeper(model, loss), also_read=also)
+        settle = self._keeper(model, loss)
+        return Job(model, loss, data, validate, after_step, hashes, settle, also_read=also, scores=("dice",))
 
     def _keeper(self, model: Any, loss: Any) -> Callable[[Path], None] | None:
         """What gives the model its feature bank once the run folder is known; None where the denoiser is trained."""

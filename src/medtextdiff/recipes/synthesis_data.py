@@ -1,5 +1,6 @@
 """What a generator is trained on: images of a data set at one size, their prompts, and the images held out."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,6 +66,19 @@ def whole_images(records: Iterable[Record], size: int) -> Iterator[Float[Tensor,
         yield dataset.sample(index, torch.Generator()).image
 
 
+def also_read(records: Iterable[Record], heldout: Iterable[Record] = ()) -> dict[str, str]:
+    """What else a resumed run must find unchanged: the prompts that are trained on, and all of the held-out images."""
+    told = {f"prompts of {record.id}": _hash_of_prompts(record) for record in records if record.notes}
+    for record in heldout:
+        told |= {f"held out: {name}": value for name, value in hashes([record]).items()}
+        told[f"prompts of held-out {record.id}"] = _hash_of_prompts(record)
+    return told
+
+
 def hashes(records: Iterable[Record]) -> dict[str, str]:
     """Which files were trained on: id -> SHA-256 of the content."""
     return {record.id: content_hash(Path(record.image)) for record in records if record.image is not None}
+
+
+def _hash_of_prompts(record: Record) -> str:
+    return hashlib.sha256("\0".join(record.notes).encode()).hexdigest()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medtextdiff.data.notes import flip_note_vertical, mirror_note
 from medtextdiff.diffusion.autoencoder import Autoencoder, Moments
+from medtextdiff.training import weights
 from medtextdiff.training.disk import whole_folder
 from medtextdiff.types import Record
 
@@ -157,11 +158,8 @@ def kept(folder: Path, key: str, make: Callable[[], tuple[np.ndarray, np.ndarray
 
 def cache_key(autoencoder: Autoencoder, hashes: Sequence[str], size: int, num_views: int) -> str:
     """What decides the latents: the autoencoder's weights and normalisation, the files, their order, size and views."""
-    digest = hashlib.sha256(json.dumps([list(hashes), size, num_views, autoencoder.normalisation]).encode())
-    for name, weight in autoencoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+    told = [list(hashes), size, num_views, autoencoder.normalisation, weights.digest(autoencoder)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
 
 
 def _turned(images: Float[Tensor, "B 3 H W"], view: int) -> Float[Tensor, "B 3 H W"]:

@@ -45,7 +45,8 @@ def write_lock(
     if resumed and path.exists():
         before = _read(path)
         _check_data(before["data"], dict(data), path)
-        _check_data(before.setdefault("also", lock["also"]), lock["also"], path)  # older runs did not note it
+        before["also"] = before.get("also") or lock["also"]  # older runs did not note it
+        _check_data(before["also"], lock["also"], path)
         _check_config(_flat(before["config"]), _flat(lock["config"]), free, path)
         lock = before
     lock["sessions"].append(_session())
@@ -78,8 +79,8 @@ def _check_data(before: dict[str, str], now: dict[str, str], path: Path) -> None
     changed = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
     if changed:
         raise RunError(
-            f"the data changed since this run began ({path}): {len(changed)} files, the first is '{changed[0]}'; "
-            "put the data back, or choose a new run folder"
+            f"what this run reads changed since it began ({path}): {len(changed)} of its files or parts, the first is "
+            f"'{changed[0]}'; put it back, or choose a new run folder"
         )
 
 

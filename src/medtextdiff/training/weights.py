@@ -1,5 +1,6 @@
 """Which tensors of a model are its trained state, and their way to and from safetensors."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,22 @@ def trained(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
                 if name in kept:
                     found[name] = kept[name]
     return {prefix + name: tensor for name, tensor in found.items()}
+
+
+def digest(module: nn.Module) -> str:
+    """A SHA-256 of a module's tensors and their names."""
+    found = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        found.update(f"{name}{tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def digests_of_frozen(model: nn.Module) -> dict[str, str]:
+    """A digest of each component that does not train: another one in its place would make another run."""
+    children = model.named_children()
+    frozen = {name: child for name, child in children if not any(p.requires_grad for p in child.parameters())}
+    return {f"weights of {name}": digest(child) for name, child in frozen.items() if child.state_dict()}
 
 
 def write(
