@@ -55,6 +55,33 @@ def test_a_gap_in_a_jsonl_is_no_note(tmp_path):
     assert (first.cells["note"], first.cells["patient"], second.cells["note"]) == ("", "", "")
 
 
+def test_merged_cells_all_have_the_value_that_they_show(tmp_path):
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    for line in (("image", "split", "note"), ("a.png", "train", "x"), ("b.png", None, None), ("c.png", "val", "y")):
+        sheet.append(line)
+    sheet.merge_cells("B2:B3")
+    sheet.merge_cells("C2:C3")
+    book.save(tmp_path / "t.xlsx")
+    rows = [tuple(row.cells.values()) for row in read_table(tmp_path / "t.xlsx")]
+    assert rows == [("a.png", "train", "x"), ("b.png", "train", "x"), ("c.png", "val", "y")]
+
+
+def test_what_excel_could_not_compute_is_no_note(tmp_path):
+    book = openpyxl.Workbook()
+    for line in (("image", "note"), ("a.png", "#N/A")):
+        book.worksheets[0].append(line)
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(DataError, match=r"cell B2: Excel could not compute it \(#N/A\)"):
+        read_table(tmp_path / "t.xlsx")
+
+
+def test_excel_may_say_what_separates(tmp_path):
+    path = write(tmp_path / "t.csv", "sep=;\r\nimage;note\r\na.png;one, two\r\n")
+    [row] = read_table(path)
+    assert (row.number, dict(row.cells)) == (3, {"image": "a.png", "note": "one, two"})
+
+
 def test_numbers_in_a_spreadsheet_stay_whole(tmp_path):
     book = openpyxl.Workbook()
     for line in (("image", "patient"), ("a.png", 12), ("b.png", 12.0), ("c.png", 1.5)):

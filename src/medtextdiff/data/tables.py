@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def read_table(
     `optional` names columns that may be absent; a column that is spelled almost like an absent one is an error, since
     it would be overlooked. Other columns are kept, unless `only_known`. `option` is the one by which a user names a
     required column. A .csv without a comma in its header is separated by the semicolons (as spreadsheets of many
-    countries save it) or tabs there.
+    countries save it) or tabs there, or by what a first line `sep=;` says. Merged cells of a spreadsheet all have the
+    value that they show.
 
     Raises:
         DataError: missing, empty, not UTF-8, ragged, another type, a missing or misspelt column. The message names
@@ -75,8 +77,10 @@ def _check_columns(
     lower = [column.lower() for column in columns]
     if required and not any(difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6) for name in known):
         # A table without a header begins with a note, so the line is not repeated here.
+        place = " of its first sheet" if path.suffix.lower() == ".xlsx" else ""
         raise DataError(
-            f"table {path}: its first line names none of the columns {', '.join(known)}; add a header line{or_name}"
+            f"table {path}: the first line{place} names none of the columns {', '.join(known)}; add a header line"
+            f"{or_name}"
         )
     found = f"its columns are: {', '.join(columns) or 'none'}"
     for name in required:
@@ -115,6 +119,8 @@ def _read_csv(path: Path, delimiter: str = "") -> tuple[list[str], list[Row]]:
             "save it as 'CSV UTF-8', Excel's plain CSV is not"
         ) from None
     csv.field_size_limit(_LONGEST_CELL)
+    if told := re.match(r"sep=(.)\r?\n", text):  # Excel's own first line
+        delimiter, text = told[1], text[told.end(1) :]
     delimiter = delimiter or _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
@@ -131,7 +137,7 @@ def _read_csv(path: Path, delimiter: str = "") -> tuple[list[str], list[Row]]:
         if len(cells) != len(columns):
             raise DataError(
                 f"table {path}, line {line}: {len(cells)} cells, but the header has {len(columns)}; "
-                f"a note with a {_NAMES[delimiter]} needs quotes"
+                f"a note with a {_NAMES.get(delimiter, delimiter)} needs quotes"
             )
     return columns, [Row(line, dict(zip(columns, map(str.strip, cells), strict=True))) for line, cells in lines[1:]]
 
@@ -156,9 +162,12 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
     try:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles, of which we use none
-            book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-            lines = [[_cell(path, value) for value in line] for line in book.worksheets[0].iter_rows(values_only=True)]
-            book.close()
+            sheet = openpyxl.load_workbook(file, data_only=True).worksheets[0]
+            lines = [[_excel_cell(path, cell) for cell in line] for line in sheet.iter_rows()]
+            for merged in sheet.merged_cells.ranges:
+                value = lines[merged.min_row - 1][merged.min_col - 1]
+                for row, column in merged.cells:
+                    lines[row - 1][column - 1] = value
     except (DataError, OSError, MemoryError):
         raise
     except Exception:  # openpyxl, zlib and the XML reader raise a dozen types at a damaged file
@@ -176,7 +185,10 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
 
 def _padded(path: Path, number: int, columns: list[str], cells: list[str]) -> dict[str, str]:
     if any(cells[len(columns) :]):
-        raise DataError(f"table {path}, row {number}: a cell lies right of the last named column")
+        raise DataError(
+            f"table {path}, row {number}: a cell lies right of the last named column; name each column in the first "
+            "row, and put no title above it"
+        )
     cells = cells[: len(columns)] + [""] * (len(columns) - len(cells))
     return dict(zip(columns, cells, strict=True))
 
@@ -219,6 +231,25 @@ def _cell(path: Path, value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a spreadsheet keeps 12 as 12.0
     return str(value).strip()
+
+
+def _excel_cell(path: Path, cell: Any) -> str:
+    if cell.data_type == "e":
+        raise DataError(f"table {path}, cell {cell.coordinate}: Excel could not compute it ({cell.value}); fill it in")
+    return _cell(path, cell.value)
+
+
+def normal(name: str) -> str:
+    """A file's name with one spelling for each letter: a Mac writes \u00e4 as a and dots, most others as one letter."""
+    return unicodedata.normalize("NFC", name)
+
+
+def on_disk(path: Path) -> Path:
+    """The path with the spelling that a file there has; itself where there is none."""
+    if path.name.isascii() or is_file(path):
+        return path
+    spellings = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((spelt for spelt in spellings if is_file(spelt)), path)
 
 
 def is_file(path: Path) -> bool:
