@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from medtextdiff.data import images, made_up
-from medtextdiff.data.check import check
+from medtextdiff.data.check import check, summary
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.privacy import traces
 from medtextdiff.data.sides import claimed_sides, contradiction
@@ -43,6 +43,30 @@ def test_files_that_cannot_be_used(disc_config, tmp_path):
     assert "line 6" in found["missing-image"].where[0]
     assert "line 7" in found["missing-mask"].where[0]
     assert all(finding.how_to_mend for finding in found.values())
+
+
+def test_masks_that_belong_to_no_image(disc_config, tmp_path):
+    """All named in another way than their images, which looked like a set without masks."""
+    lines = [line.split(",", 2) for line in (tmp_path / "notes.csv").read_text().splitlines()]
+    (tmp_path / "notes.csv").write_text("".join(f"{image},{rest}\n" for image, _, rest in lines))
+    for path in sorted((tmp_path / "masks").iterdir()):
+        path.rename(path.with_stem(path.stem + "_mask"))
+    found = codes(check(disc_config.build()))["mask-without-image"]
+    assert len(found.where) == 8
+    assert '"mask_suffix": "_mask"' in found.how_to_mend
+    assert check(disc_config.replace(mask_suffix="_mask").build()) == []
+    (tmp_path / "masks" / "disc_00_mask.png").rename(tmp_path / "masks" / "other.png")
+    found = codes(check(disc_config.replace(mask_suffix="_mask").build()))["mask-without-image"]
+    assert found.where == ("other.png",)
+    assert "name them in a column `mask`" in found.how_to_mend
+
+
+def test_splits_that_recipes_do_not_know(disc_config, tmp_path):
+    edit(tmp_path / "notes.csv", ",train,", ",Training,")
+    found = codes(check(disc_config.build()))
+    assert "data.train_split" in found["no-split-train"].how_to_mend
+    assert "no-split-val" not in found
+    assert summary(disc_config.build()).startswith("Training: 6 records, 6 with a mask, 6 with a note; val: 2 records")
 
 
 def test_masks_with_two_codings(disc_config, tmp_path):

@@ -1,13 +1,17 @@
 """Sources' records: grouping, subsets, splits."""
 
+import shlex
+import unicodedata
 from dataclasses import replace
 
 import pytest
 
+from medtextdiff.config import override
 from medtextdiff.data import made_up, records
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.records import Listing, Source
 from medtextdiff.data.sources import detect, folders, lvit, manifest
+from medtextdiff.recipes import segmentation
 from medtextdiff.types import Record
 
 
@@ -47,6 +51,34 @@ def test_images_without_a_row(disc_config, tmp_path):
     assert len(disc_config.replace(unlisted="skip").build().records()) == 7
 
 
+def test_a_gap_among_the_splits_is_not_taken_for_training(disc_config, tmp_path):
+    edit(tmp_path / "notes.csv", "disc_07.png,val", "disc_07.png,")
+    with pytest.raises(DataError, match=r"1 rows name no split, while others do \(notes\.csv line 9\)"):
+        disc_config.build().records()
+    (tmp_path / "manifest.csv").write_text("image,split\nimages/disc_00.png,train\nimages/disc_01.png,\n")
+    with pytest.raises(DataError, match="1 rows name no split"):
+        manifest.Config(root=str(tmp_path / "manifest.csv")).build().records()
+
+
+def test_the_setting_that_a_message_names_can_be_given_to_train(disc_config, tmp_path):
+    (tmp_path / "notes.csv").write_text("image,split,note\ndisc_00.png,train,\n")
+    with pytest.raises(DataError, match="7 images have no row") as caught:
+        disc_config.build().records()
+    [setting] = [word for word in shlex.split(str(caught.value)) if word.startswith("data.source=")]
+    run = override(segmentation.unet_monuseg(), [setting])
+    assert [record.id for record in run.data.records("train")] == ["disc_00"]
+
+
+def test_accents_have_one_spelling(disc_config, tmp_path):
+    """A Mac writes an umlaut as a letter and dots, most others as one letter."""
+    for folder in ("images", "masks"):
+        (tmp_path / folder / "disc_00.png").rename(tmp_path / folder / unicodedata.normalize("NFC", "dïsc_00.png"))
+    edit(tmp_path / "notes.csv", "disc_00.png", unicodedata.normalize("NFD", "dïsc_00.png"))
+    first = disc_config.build().records()[0]
+    assert first.image.is_file()
+    assert first.mask.is_file()
+
+
 def test_without_a_table_every_image_is_a_record(disc_config, tmp_path):
     (tmp_path / "notes.csv").unlink()
     with pytest.raises(DataError, match=r"no notes\.csv"):
@@ -58,7 +90,7 @@ def test_without_a_table_every_image_is_a_record(disc_config, tmp_path):
 
 def test_mask_folder_that_is_not_there(disc_config, tmp_path):
     (tmp_path / "masks").rename(tmp_path / "masks_lesion")
-    with pytest.raises(DataError, match="set `mask_folder` to one of masks_lesion"):
+    with pytest.raises(DataError, match=r'there is masks_lesion: --masks .*"mask_folder": "masks_lesion"'):
         disc_config.build().records()
     assert disc_config.replace(mask_folder="masks_lesion").build().records()[0].mask
     assert disc_config.replace(mask_folder=None).build().records()[0].mask is None

@@ -81,6 +81,7 @@ def test_a_mistake_gets_one_clear_line(
 def test_data_check_speaks_of_what_is_wrong(data_dir: Path) -> None:
     fine = call("data", "check", data_dir)
     assert fine.exit_code == 0, fine.output
+    assert "read as 'folders'; train: 4 records, 4 with a mask, 4 with a note; val: 2 records" in fine.output
     (data_dir / "masks" / "case0.png").unlink()
     broken = call("data", "check", data_dir)
     assert broken.exit_code == 1

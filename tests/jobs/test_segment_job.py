@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 import time
+import unicodedata
 import weakref
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ def test_segment_a_folder_with_a_table(run_dir: Path, data_dir: Path, tmp_path: 
     assert len(written["results"]) == 6
     assert "One disc" not in (out / "result.json").read_text() + (out / "result.html").read_text()
     assert written["results"][0]["foreground_percent"] == pytest.approx(100 * (mask > 0).mean(), abs=0.01)
+
+
+def test_near_misses_of_names(tmp_path: Path) -> None:
+    table, image = tmp_path / "notes.csv", Path("data/A/Präp.png")
+    for name in (unicodedata.normalize("NFD", "Präp.png"), "A\\Präp.png"):
+        table.write_text(f"image,note\n{name},x\n", encoding="utf-8")
+        assert segmenting._notes([image], None, table) == ["x"]
+    table.write_text("image,note\nPräp,x\nother.png,y\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 is the first of 2 that name none of the images, and a name needs its"):
+        segmenting._notes([image], None, table)
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,13 @@ def data_check(
         text = getattr(load_segmenter(model, device="cpu").segmenter, "text", None)
         if text is not None:
             limits = {"max_words": text.limit, "count_words": lambda note: text.lengths([note])[0]}
-    source = detect(root, **fields).build()  # type: ignore[attr-defined]
+    settings = detect(root, **fields)
+    source = settings.build()  # type: ignore[attr-defined]
 
     def say(done: int, total: int) -> None:
         if done % 100 == 0 or done == total:
             progress(f"checked {done}/{total}")
 
-    return check.check(source, progress=say, **limits)
+    findings = check.check(source, progress=say, **limits)
+    progress(f"read as '{settings.kind().rpartition('.')[2]}'; {check.summary(source)}")
+    return findings

@@ -258,17 +258,31 @@ def _notes(paths: Sequence[Path], note: str | None, table: Path | None) -> list[
         return [note or ""] * len(paths)
     if note is not None:
         raise ConfigError("give --note or --notes, not both")
-    found = _rows_of(paths, tables.read_table(table, required=("image", "note")))
+    rows = tables.read_table(table, required=("image", "note"))
+    found = _rows_of(paths, rows)
     missing = [path.name for path, own in zip(paths, found, strict=True) if not own]
     if missing:
         some = tables.join(missing)
-        raise DataError(f"{table} has no row for {len(missing)} images ({some}); add rows, with an empty note if none")
+        raise DataError(
+            f"{table} has no row for {len(missing)} images ({some}); {_unused(rows, found)}add rows, with an empty "
+            "note if none"
+        )
     for path, own in zip(paths, found, strict=True):
         if len({row.cells["note"] for row in own}) > 1:
             lines = tables.join(str(row.number) for row in own)
             raise DataError(f"{table} has several notes for {path} (lines {lines}); keep one, or name the folders too")
     _check_shared(table, paths, [own[0] for own in found])
     return [own[0].cells["note"] for own in found]
+
+
+def _unused(rows: Sequence[tables.Row], used: Sequence[Sequence[tables.Row]]) -> str:
+    """What to say of rows that fit no image: one may hold a misspelt name. Or a note, so the cell is not shown."""
+    lines = sorted({row.number for row in rows} - {row.number for own in used for row in own})
+    if not lines:
+        return ""
+    bare = any(Path(row.cells["image"]).suffix.lower() not in images.SUFFIXES for row in rows if row.number in lines)
+    ending = ", and a name needs its ending, as .png" if bare else ""
+    return f"line {lines[0]} is the first of {len(lines)} that name none of the images{ending}: correct them, or "
 
 
 def _rows_of(paths: Sequence[Path], rows: Sequence[tables.Row]) -> list[list[tables.Row]]:
@@ -278,9 +292,10 @@ def _rows_of(paths: Sequence[Path], rows: Sequence[tables.Row]) -> list[list[tab
     """
     by_name: dict[str, list[tuple[Path, tables.Row]]] = {}
     for row in rows:
-        told = Path(row.cells["image"])
+        told = Path(tables.normal(row.cells["image"]).replace("\\", "/"))
         by_name.setdefault(told.name, []).append((told, row))
-    named = [[(_agreement(path, told), row) for told, row in by_name.get(path.name, [])] for path in paths]
+    spelt = [Path(tables.normal(str(path))) for path in paths]
+    named = [[(_agreement(path, told), row) for told, row in by_name.get(path.name, [])] for path in spelt]
     folders_agree = any(length > _BARE for some in named for length, _ in some)
     least = _BARE if folders_agree else _NAME_ALONE
     tops = [max((length for length, _ in some), default=0) for some in named]

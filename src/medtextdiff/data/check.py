@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from medtextdiff.data import images
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.privacy import traces
-from medtextdiff.data.records import Finding, Severity, Source
+from medtextdiff.data.records import Finding, Severity, Source, with_masks, with_notes
 from medtextdiff.data.sides import contradiction, denies
 from medtextdiff.types import IGNORE, Record
 
@@ -129,8 +129,39 @@ def check(
     _check_copies(seen)
     if len(seen.where["no-mask"]) == len(seen.records):
         seen.where["no-mask-at-all"] = seen.where.pop("no-mask")
-    findings = [*listing.findings, *(_finding(code, where) for code, where in seen.where.items() if where)]
+    findings = [*listing.findings, *_check_splits(listing.records)]
+    findings += [_finding(code, where) for code, where in seen.where.items() if where]
     return sorted(findings, key=lambda finding: (_ORDER[finding.severity], finding.code))
+
+
+def summary(source: Source) -> str:
+    """What a data set holds, in a line: "train: 24 records, 24 with a mask, 24 with a note; val: ..."."""
+    records = source.listing().records
+    splits: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        splits[record.split].append(record)
+    told = [
+        f"{name}: {len(own)} records, {len(with_masks(own))} with a mask, {len(with_notes(own))} with a note"
+        for name, own in splits.items()
+    ]
+    return "; ".join(told) or "no records"
+
+
+def _check_splits(records: Sequence[Record]) -> list[Finding]:
+    """Recipes train on "train" and validate on "val"."""
+    names = sorted({record.split for record in records})
+    needs = {"train": "data.train_split=NAME", "val": "data.val_split=NAME (null: without validation)"}
+    return [
+        Finding(
+            "warning",
+            f"no-split-{name}",
+            tuple(names),
+            f"no images are in the split '{name}', which recipes use",
+            f"fill the column `split`, or say another: --set {setting}",
+        )
+        for name, setting in needs.items()
+        if name not in names and records
+    ]
 
 
 def _finding(code: str, where: Sequence[str]) -> Finding:

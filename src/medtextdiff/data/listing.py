@@ -7,19 +7,19 @@ from pathlib import Path
 
 from medtextdiff.data.images import SUFFIXES
 from medtextdiff.data.records import Finding, Listing
-from medtextdiff.data.tables import is_file
+from medtextdiff.data.tables import is_file, on_disk
 from medtextdiff.types import Record
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row: paths are not checked yet; `place` says where it stands, e.g. "notes.csv row 12"."""
+    """One row: paths are not checked yet; `place` says where it stands, e.g. "notes.csv row 12"; split "": not said."""
 
     place: str
     image: Path | None
     mask: Path | None
     notes: tuple[str, ...]
-    split: str = "train"
+    split: str = ""
     patient: str | None = None
     id: str | None = None
 
@@ -27,9 +27,20 @@ class Entry:
 def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -> Listing:
     """Entries in order as a Listing. Missing files become findings that name each row.
 
-    `missing_masks` "none": a mask that is named but not there counts as not drawn.
+    `missing_masks` "none": a mask that is named but not there counts as not drawn. Where no entry says its split, all
+    are "train".
     """
-    findings: list[Finding] = []
+    findings = _without_split(entries)
+    spelt = {path: on_disk(path) for entry in entries for path in (entry.image, entry.mask) if path is not None}
+    entries = [
+        replace(
+            entry,
+            image=spelt[entry.image] if entry.image else None,
+            mask=spelt[entry.mask] if entry.mask else None,
+            split=entry.split or "train",
+        )
+        for entry in entries
+    ]
     there = {path: is_file(path) for entry in entries for path in (entry.image, entry.mask) if path is not None}
     lost = [entry for entry in entries if entry.image is not None and not there[entry.image]]
     _report(findings, lost, "image", lambda entry: entry.image)
@@ -53,7 +64,18 @@ def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -
 
 def shown(name: Path | str | None) -> str:
     """A cell that should name a file, for a message. Where columns were swapped it is a note, and is not repeated."""
-    return str(name) if name is not None and Path(name).suffix.lower() in SUFFIXES else "not the name of an image"
+    if name is not None and Path(name).suffix.lower() in SUFFIXES:
+        return str(name)
+    return "not the name of an image, which needs its ending, as .png"
+
+
+def _without_split(entries: Sequence[Entry]) -> list[Finding]:
+    """A gap in the column of splits is no word for "train": the image might be one to test on."""
+    where = tuple(entry.place for entry in entries if not entry.split)
+    if not where or len(where) == len(entries):
+        return []
+    message = f"{len(where)} rows name no split, while others do"
+    return [Finding("error", "no-split", where, message, "fill in their split, e.g. train, val or test")]
 
 
 def _report(findings: list[Finding], entries: list[Entry], what: str, path: Callable[[Entry], Path | None]) -> None:

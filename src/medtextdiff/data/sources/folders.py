@@ -6,6 +6,7 @@ A row names its image and, where there is a `mask` column, its mask; without one
 Several rows of an image are its several notes. Without a table every image is a record of the split "train".
 """
 
+import json
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -16,7 +17,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import list_images
 from medtextdiff.data.listing import Entry, gather
 from medtextdiff.data.records import Finding, Listing, Source
-from medtextdiff.data.tables import Row, read_table
+from medtextdiff.data.tables import Row, join, normal, on_disk, read_table
 from medtextdiff.types import Side
 
 PATIENT = "patient"  # the column that is read unasked, where the table has it
@@ -76,7 +77,8 @@ def _scan(settings: Config) -> Listing:
         if image_folder is None:
             raise DataError(f"{root}: neither images nor a table of notes; set `images` or `notes`")
         bare = [_bare(settings, image_folder, path, masks) for path in list_images(image_folder)]
-        return gather(bare, image_folder)
+        listing = gather(bare, image_folder)
+        return Listing(listing.records, (*listing.findings, *_masks_of_none(settings, masks, bare)))
     optional, needed = [settings.mask_column, settings.split_column], [settings.image_column, *settings.notes_columns]
     if settings.patient_column is not None:
         (optional if settings.patient_column == PATIENT else needed).append(settings.patient_column)
@@ -86,7 +88,8 @@ def _scan(settings: Config) -> Listing:
     listing = gather(entries, image_folder or root, settings.missing_masks)
     if image_folder is None or settings.unlisted == "skip":
         return listing
-    return Listing(listing.records, (*listing.findings, *_unlisted(settings, image_folder, rows)))
+    further = [*_unlisted(settings, image_folder, rows), *_masks_of_none(settings, masks, entries)]
+    return Listing(listing.records, (*listing.findings, *further))
 
 
 def _table(settings: Config, root: Path) -> Path | None:
@@ -97,9 +100,15 @@ def _table(settings: Config, root: Path) -> Path | None:
     found = [root / f"notes{suffix}" for suffix in (".csv", ".tsv", ".xlsx", ".jsonl")]
     found = [path for path in found if path.is_file()]
     if len(found) > 1:
-        raise DataError(f"{root} has {' and '.join(path.name for path in found)}; set `notes` to the one you mean")
+        names = [path.name for path in found]
+        raise DataError(
+            f"{root} has {' and '.join(names)}; move one away, or say which: {_option(settings, notes=names[0])}"
+        )
     if not found:
-        raise DataError(f"{root} has no notes.csv (nor .tsv, .xlsx, .jsonl); add one, or set `notes` to null")
+        raise DataError(
+            f"{root} has no notes.csv (nor .tsv, .xlsx, .jsonl); add one, or do without: "
+            f"{_option(settings, notes=None)}"
+        )
     return found[0]
 
 
@@ -109,8 +118,9 @@ def _check_mask_folder(settings: Config, root: Path, rows: list[Row]) -> None:
         return
     if folder != Config.model_fields["mask_folder"].default or any(row.cells.get(settings.mask_column) for row in rows):
         others = sorted(path.name for path in root.iterdir() if path.is_dir() and "mask" in path.name.lower())
-        hint = f"set `mask_folder` to one of {', '.join(others)}" if others else "add it, or set `mask_folder` to null"
-        raise DataError(f"{root} has no folder '{folder}'; {hint}")
+        hint = f"there is {join(others)}: --masks {others[0]}, or to train" if others else "add it, or do without"
+        option = _option(settings, mask_folder=others[0] if others else None)
+        raise DataError(f"{root} has no folder '{folder}'; {hint}: {option}")
 
 
 def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> Entry:
@@ -130,7 +140,7 @@ def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> E
         image=image,
         mask=mask,
         notes=tuple(cells[column] for column in settings.notes_columns),
-        split=cells.get(settings.split_column) or "train",
+        split=cells.get(settings.split_column, ""),
         patient=(cells.get(settings.patient_column) or None) if settings.patient_column else None,
         id=Path(name).stem if image is None else None,
     )
@@ -148,19 +158,51 @@ def _masks_by_name(settings: Config) -> dict[str, Path]:
     folder = Path(settings.root) / settings.mask_folder
     found = list_images(folder) if folder.is_dir() else []
     found.sort(key=lambda path: path.suffix.lower() == ".png")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in found}
+    return {normal(path.relative_to(folder).with_suffix("").as_posix()): path for path in found}
 
 
 def _same_name(settings: Config, masks: dict[str, Path], name: str) -> Path | None:
     """The mask of the image called `name` within the image folder; None where there is none."""
-    return masks.get(str(PurePosixPath(name).with_suffix("")) + settings.mask_suffix)
+    return masks.get(normal(str(PurePosixPath(name).with_suffix("")) + settings.mask_suffix))
 
 
 def _unlisted(settings: Config, folder: Path, rows: list[Row]) -> list[Finding]:
-    listed = {folder / row.cells[settings.image_column] for row in rows}
+    listed = {on_disk(folder / row.cells[settings.image_column]) for row in rows}
     extra = tuple(str(path.relative_to(folder)) for path in list_images(folder) if path not in listed)
     if not extra:
         return []
     message = f"{len(extra)} images have no row in the table of notes"
-    mend = "add rows (the note may be empty), or set unlisted=skip to leave them out"
+    mend = f"add rows (the note may be empty), or leave them out: {_option(settings, unlisted='skip')}"
     return [Finding("error", "image-without-row", extra, message, mend)]
+
+
+def _masks_of_none(settings: Config, masks: dict[str, Path], entries: list[Entry]) -> list[Finding]:
+    """Mask files that no image has: perhaps each has another name than its image."""
+    used = {entry.mask for entry in entries}
+    extra = {name: path for name, path in masks.items() if path not in used and on_disk(path) not in used}
+    if not extra or settings.mask_folder is None:
+        return []
+    images = [normal(entry.image.stem) for entry in entries if entry.image is not None]
+    ends = _common_ends([PurePosixPath(name).name for name in list(extra)[:20]], images)
+    mend = "give each its image's name, or name them in a column `mask` of the table"
+    if ends and not settings.mask_suffix:
+        which = f"those in {' or '.join(ends)}" if len(ends) > 1 else f"the end {ends[0]}"
+        mend = f"to take {which} for the masks: {_option(settings, mask_suffix=ends[0])}"
+    folder = Path(settings.root) / settings.mask_folder
+    where = tuple(path.relative_to(folder).as_posix() for path in extra.values())
+    message = f"{len(extra)} files in {settings.mask_folder}/ are the mask of no image"
+    return [Finding("warning", "mask-without-image", where, message, mend)]
+
+
+def _common_ends(masks: list[str], images: list[str]) -> list[str]:
+    """What masks' names add to those of images, where each mask adds one of a few ends."""
+    found = [{mask.removeprefix(image) for image in images if mask.startswith(image)} - {""} for mask in masks]
+    ends = sorted({min(own, key=len) for own in found if own})
+    return ends if all(found) and len(ends) <= 3 else []
+
+
+def _option(settings: Config, **fields: object) -> str:
+    """What a person adds to `medtextdiff train` so that the source is this one with other `fields`."""
+    mine = {name: value for name, value in settings if value != type(settings).model_fields[name].default}
+    told = {"kind": settings.kind(), **mine, **fields}
+    return f"--set 'data.source={json.dumps(told)}'"

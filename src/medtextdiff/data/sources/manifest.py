@@ -65,7 +65,7 @@ def _scan(settings: Config) -> Listing:
                 image=table.parent / cells["image"],
                 mask=table.parent / mask if mask else None,
                 notes=tuple(cells.get(column, "") for column in settings.notes_columns),
-                split=cells.get("split") or "train",
+                split=cells.get("split", ""),
                 patient=cells.get("patient") or None,
                 id=cells.get("id") or None,
             )
