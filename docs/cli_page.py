@@ -33,7 +33,7 @@ def _section(name: str, command: Any) -> str:
     for parameter in command.params:
         if parameter.name == "help":
             continue
-        shown = ", ".join(f"`{option}`" for option in parameter.opts)
+        shown = ", ".join(f"`{option}`" for option in parameter.opts) + _value(parameter)
         if parameter.param_type_name == "argument":
             shown = f"`{parameter.metavar or parameter.name.upper()}`"
         default = parameter.default
@@ -43,6 +43,15 @@ def _section(name: str, command: Any) -> str:
         shown = shown.replace("|", "\\|")
         lines.append(f"| {shown} | {getattr(parameter, 'help', '') or ''}{told}{needed} |")
     return "\n".join(lines) + "\n"
+
+
+def _value(parameter: Any) -> str:
+    """What follows an option, or how a switch is turned off."""
+    if getattr(parameter, "is_flag", False):
+        return "".join(f" or `{option}`" for option in parameter.secondary_opts)
+    kind = str(parameter.type_descriptor.annotation)
+    words = {"pathlib.Path": "PATH", "'int'": "N", "'float'": "X"}
+    return f" {next((word for name, word in words.items() if name in kind), 'TEXT')}"
 
 
 if __name__ == "__main__":

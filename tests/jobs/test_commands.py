@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from medtextdiff import api
 from tests.jobs.conftest import call
 
 COMMANDS = (
@@ -76,6 +77,13 @@ def test_a_mistake_gets_one_clear_line(
     assert says in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_listed_with_their_cards() -> None:
+    listed = call("models").output
+    [line] = [line for line in listed.splitlines() if line.endswith("nuclei-small/MODEL_CARD.md")]
+    assert Path(line.removeprefix("  card: ")).is_file()
+    assert listed.count("licence: ") == len(api.models())
 
 
 def test_data_check_speaks_of_what_is_wrong(data_dir: Path) -> None:

@@ -13,7 +13,7 @@ CARD = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class Card:
-    """The head of a model card: what a person chooses a model by."""
+    """The head of a model card: what a person chooses a model by. `card` is the whole of it."""
 
     name: str
     task: str
@@ -21,6 +21,7 @@ class Card:
     trained_on: str
     licence: str
     scores: str
+    card: Path
 
 
 def models() -> list[Card]:
@@ -50,4 +51,4 @@ def _card(folder: Path) -> Card:
     head = yaml.safe_load(text.split("---")[1])
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     fields = {name: str(head.get(name, "")) for name in ("task", "trained_on", "licence", "scores")}
-    return Card(name=folder.name, megabytes=size, **fields)
+    return Card(name=folder.name, megabytes=size, card=folder / CARD, **fields)

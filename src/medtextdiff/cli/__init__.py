@@ -135,8 +135,10 @@ def models() -> None:
     from medtextdiff import api
 
     with one_line_errors():
-        rows = [[m.name, m.task, f"{m.megabytes:.1f} MB", m.trained_on, m.licence, m.scores] for m in api.models()]
-        table(["model", "task", "size", "trained on", "licence", "scores"], rows)
+        for model in api.models():
+            print(f"{model.name} ({model.task}, {model.megabytes:.1f} MB)")
+            for name in ("trained_on", "licence", "scores", "card"):
+                print(f"  {name.replace('_', ' ')}: {getattr(model, name)}")
 
 
 @app.command()
