@@ -69,6 +69,15 @@ def test_splits_that_recipes_do_not_know(disc_config, tmp_path):
     assert summary(disc_config.build()).startswith("Training: 6 records, 6 with a mask, 6 with a note; val: 2 records")
 
 
+def test_notes_in_the_column_of_splits_are_not_repeated(disc_config, tmp_path):
+    text = (tmp_path / "notes.csv").read_text().replace("image,mask,split,note", "image,mask,note,split")
+    (tmp_path / "notes.csv").write_text(text)
+    told = summary(disc_config.build()) + str(check(disc_config.build()))
+    with pytest.raises(DataError, match="no split 'val'; Known: no name of a split") as caught:
+        disc_config.build().records("val")
+    assert "disc in the" not in told + str(caught.value)
+
+
 def test_masks_with_two_codings(disc_config, tmp_path):
     mask = images.read_mask(tmp_path / "masks" / "disc_00.png")
     Image.fromarray((mask * 255).astype(np.uint8)).save(tmp_path / "masks" / "disc_00.png")

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from medtextdiff.data import images
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.privacy import traces
-from medtextdiff.data.records import Finding, Severity, Source, with_masks, with_notes
+from medtextdiff.data.records import Finding, Severity, Source, shown_split, with_masks, with_notes
 from medtextdiff.data.sides import contradiction, denies
 from medtextdiff.types import IGNORE, Record
 
@@ -139,7 +139,7 @@ def summary(source: Source) -> str:
     records = source.listing().records
     splits: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        splits[record.split].append(record)
+        splits[shown_split(record.split)].append(record)
     told = [
         f"{name}: {len(own)} records, {len(with_masks(own))} with a mask, {len(with_notes(own))} with a note"
         for name, own in splits.items()
@@ -149,7 +149,7 @@ def summary(source: Source) -> str:
 
 def _check_splits(records: Sequence[Record]) -> list[Finding]:
     """Recipes train on "train" and validate on "val"."""
-    names = sorted({record.split for record in records})
+    names = sorted({shown_split(record.split) for record in records})
     needs = {"train": "data.train_split=NAME", "val": "data.val_split=NAME (null: without validation)"}
     return [
         Finding(

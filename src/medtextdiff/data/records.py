@@ -70,8 +70,14 @@ class Source:
             return list(listing.records)
         chosen = [record for record in listing.records if record.split == split]
         if not chosen:
-            raise DataError(f"{self.name}: no split '{split}'; {nearest(split, {r.split for r in listing.records})}")
+            known = {shown_split(record.split) for record in listing.records}
+            raise DataError(f"{self.name}: no split '{split}'; {nearest(split, known)}")
         return chosen
+
+
+def shown_split(name: str) -> str:
+    """A split's name for a message. Where columns were swapped it is a note, and is not repeated."""
+    return name if len(name) <= 20 and len(name.split()) == 1 else "no name of a split"
 
 
 def subset(records: Sequence[Record], ids: Sequence[str]) -> list[Record]:
