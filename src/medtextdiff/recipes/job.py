@@ -20,8 +20,7 @@ class Job:
     content), `also_read` what else a resumed run must find unchanged. `settle(run_dir)` is called before the training
     begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)` follows, for
     a job that reads its model only then and must know where; it may add to `also_read`. `describe(run_dir)` is called
-    once the
-    folder is known to be this run's: it may write there what else is to be told of the data.
+    once the folder is known to be this run's: it may write there what else is to be told of the data.
     `conclude(model, run_dir)` is called after the training, before the components are saved; it gives the names of
     files that it wrote into the run folder. `kept` names frozen components that are saved all the same, so that the
     run stands alone.

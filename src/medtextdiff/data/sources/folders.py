@@ -178,8 +178,8 @@ def _unlisted(settings: Config, folder: Path, rows: list[Row]) -> list[Finding]:
 
 def _masks_of_none(settings: Config, masks: dict[str, Path], entries: list[Entry]) -> list[Finding]:
     """Mask files that no image has: perhaps each has another name than its image."""
-    used = {entry.mask for entry in entries}
-    extra = {name: path for name, path in masks.items() if path not in used and on_disk(path) not in used}
+    used = {on_disk(entry.mask) for entry in entries if entry.mask is not None}
+    extra = {name: path for name, path in masks.items() if path not in used}
     if not extra or settings.mask_folder is None:
         return []
     images = [normal(entry.image.stem) for entry in entries if entry.image is not None]
