@@ -125,6 +125,18 @@ def test_a_cut_note_keeps_its_last_special_token(make):
     assert seen[0][0, -1] == encoder.tokenizer.sep_token_id
 
 
+def test_a_cut_note_of_clip_keeps_its_end(make):
+    """Its tokenizer names no separator, only an end."""
+    encoder = make(max_tokens=6)
+    end = encoder.tokenizer.sep_token_id
+    encoder.tokenizer.eos_token, encoder.tokenizer.sep_token = encoder.tokenizer.sep_token, None
+    seen = []
+    encoder.model.register_forward_pre_hook(lambda _module, _args, kw: seen.append(kw["input_ids"]), with_kwargs=True)
+    encoder(["123456789"])
+    assert encoder.tokenizer.sep_token_id is None
+    assert seen[0][0, -1] == end
+
+
 def test_a_note_of_5000_words(make):
     encoder = make(width=16, heads=1, layers=2)
     features = encoder(["lung " * 5000, "left"])

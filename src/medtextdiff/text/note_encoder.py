@@ -197,7 +197,8 @@ class NoteEncoder(nn.Module):
         if lost <= 0:
             return ids
         self._lost[hashlib.blake2b(note.encode(), digest_size=16).digest()] = lost
-        tail = ids[-1:] if ids[-1] == self.tokenizer.sep_token_id else []  # a cut note still ends as the model expects
+        ends = (self.tokenizer.sep_token_id, self.tokenizer.eos_token_id)  # CLIP's has the latter alone
+        tail = ids[-1:] if ids[-1] in ends else []  # a cut note still ends as the model expects
         return ids[: self.limit - len(tail)] + tail
 
 
