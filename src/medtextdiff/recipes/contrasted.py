@@ -12,7 +12,7 @@ from medtextdiff.text.errors import TextError
 
 
 def add(
-    settings: contrast.Config, reader: Reader, data: Any, heldout: Any, words: Any, seed: int
+    settings: contrast.Config, reader: Reader, data: Any, heldout: Any, words: Any, seed: int, limit: int
 ) -> tuple[contrast.Contrasted, Callable[[nn.Module], dict[str, float]]]:
     """`data` with sentences of the corpus beside each row, and what scores the model on held-out sentences.
 
@@ -23,6 +23,7 @@ def add(
         heldout: those held out.
         words: the tokenizer of the encoder.
         seed: of the sample of sentences.
+        limit: most tokens that the encoder takes.
 
     Raises:
         TextError: too few telling sentences to train on.
@@ -31,10 +32,11 @@ def add(
     def sentences(split: Any) -> contrast.Sentences:
         return contrast.Sentences(reader.documents(split, once=True), settings, seed)
 
-    data = contrast.Contrasted(data, sentences("train"), words)
+    longest = min(contrast.MOST_TOKENS, limit)
+    data = contrast.Contrasted(data, sentences("train"), words, longest)
     known = None
     with suppress(TextError):  # too little is held out to score it; that is no reason not to train
-        known = contrast.Contrasted(heldout, sentences("heldout"), words)
+        known = contrast.Contrasted(heldout, sentences("heldout"), words, longest)
 
     def scores(model: Any) -> dict[str, float]:
         head = getattr(model, "asserted", None)

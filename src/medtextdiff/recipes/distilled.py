@@ -13,7 +13,8 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation as lesson
 from medtextdiff.text import mlm, static_words
 from medtextdiff.text.masked import modernbert
-from medtextdiff.training import engine
+from medtextdiff.text.tokenizer import digest
+from medtextdiff.training import engine, weights
 
 
 class Run(Corpora):
@@ -61,9 +62,10 @@ class Run(Corpora):
                 raise ConfigError(f"the words of {path} are trained already; leave out words=teacher")
             with torch.no_grad():
                 projection.weight.copy_(static_words.begin(network, words, teacher, teacher_words))
+        limit = int(network.config.max_position_embeddings)
         rows: dict[str, Any] = {
             "length": self.length,
-            "longest": min(self.longest, int(network.config.max_position_embeddings)),
+            "longest": min(self.longest, limit),
             "teacher_longest": int(teacher.config.max_position_embeddings),
             "masker": mlm.Masker(words, self.masking) if self.distillation.mlm_weight else None,
         }
@@ -74,7 +76,7 @@ class Run(Corpora):
         lessons = self.distillation.build()
         loss, scores = lessons, None
         if self.contrast is not None:
-            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed)
+            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
             loss = self.contrast.beside(lessons, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
@@ -83,7 +85,16 @@ class Run(Corpora):
                 found |= scores(model)
             return {f"heldout_{name}": value for name, value in found.items()}
 
-        return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
+        return Job(
+            model,
+            loss,
+            data,
+            validate,
+            data_hashes=reader.hashes(),
+            describe=reader.describe,
+            also_read={"tokenizer": digest(words)},
+            frozen=weights.digests_of_frozen(model),
+        )
 
     def _teacher(self) -> tuple[Any, Any]:
         from medtextdiff.text.loading import load_pretrained

@@ -12,7 +12,8 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation, mlm
 from medtextdiff.text import lora as adapters
 from medtextdiff.text.masked import bert, modernbert, pretrained
-from medtextdiff.training import engine
+from medtextdiff.text.tokenizer import digest
+from medtextdiff.training import engine, weights
 
 
 class Run(Corpora):
@@ -45,14 +46,15 @@ class Run(Corpora):
         path = self.tokenizer or self.model.tokenizer_path()  # type: ignore[attr-defined]
         words = reader.tokenizer(path, self.vocabulary, getattr(self.model, "max_tokens", 0))
         network = self._network(words)
-        longest = min(self.longest or self.length, int(network.config.max_position_embeddings))
+        limit = int(network.config.max_position_embeddings)
+        longest = min(self.longest or self.length, limit)
         rows: dict[str, Any] = {"length": self.length, "masking": self.masking, "longest": longest}
         data: Any = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
         heldout: Any = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
         loss: Any = on_component("text", mlm.loss)
         scores: Any = None
         if self.contrast is not None:
-            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed)
+            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
             loss = self.contrast.beside(loss, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
@@ -63,7 +65,16 @@ class Run(Corpora):
 
         head = self.contrast.head(network) if self.contrast else {}
         model = Wrapped(text=mlm.WithTokenizer(network, words), **head)
-        return Job(model, loss, data, validate, data_hashes=reader.hashes(), describe=reader.describe)
+        return Job(
+            model,
+            loss,
+            data,
+            validate,
+            data_hashes=reader.hashes(),
+            describe=reader.describe,
+            also_read={"tokenizer": digest(words)},
+            frozen=weights.digests_of_frozen(model),
+        )
 
     def _network(self, words: Any) -> Any:
         import torch

@@ -82,7 +82,11 @@ class Reader:
         if empty:
             left_out = "; ".join(filter(None, (corpus.left_out() for corpus in self._notes.values())))
             why = f" ({left_out})" if left_out else ""
-            remedy = "check paths and filters" if split == "train" else "give more text, or hold more of it out"
+            remedy = (
+                "check paths and filters"
+                if split == "train"
+                else "give more text: about one document in fifty is held out"
+            )
             raise TextError(f"the corpus has no document to {_USE[split]}{why}; {remedy}")
 
     def tokenizer(self, path: str | None, size: int, max_tokens: int) -> Any:

@@ -33,6 +33,7 @@ Loss = Callable[[nn.Module, Mapping[str, Tensor], torch.Generator | None], dict[
 _SENTENCE = re.compile(r"(?<=[.;?!])\s+|\n+")
 _FEWEST, _MOST = 3, 40  # words of a sentence
 _LONGEST = 600  # its characters
+MOST_TOKENS = 256  # of a sentence, where the encoder takes as many
 
 
 def _itself(model: nn.Module) -> nn.Module:
@@ -170,7 +171,7 @@ class Contrasted:
     """
 
     def __init__(
-        self, data: mlm.MaskedWords | Lessons, sentences: Sentences, tokenizer: Any, longest: int = 256
+        self, data: mlm.MaskedWords | Lessons, sentences: Sentences, tokenizer: Any, longest: int = MOST_TOKENS
     ) -> None:
         """`tokenizer`: of the encoder that learns. `longest`: most tokens of a sentence; a longer one is cut."""
         self._data, self._sentences, self._tokenizer, self._longest = data, sentences, tokenizer, longest

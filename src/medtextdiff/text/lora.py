@@ -26,7 +26,8 @@ class Config(config.Config):
     def apply(self, model: Any) -> None:
         """Freeze the model and put LoRA beside each linear map of its layers; with rank 0 nothing changes.
 
-        Draws from torch's global random state.
+        Parameters that `model.fresh` names are new and random (a masked-word head): they are trained. Draws from
+        torch's global random state.
 
         Raises:
             ConfigError: peft is not installed.
@@ -43,6 +44,10 @@ class Config(config.Config):
         )
         model.requires_grad_(False)
         inject_adapter_in_model(settings, model)
+        fresh = getattr(model, "fresh", ())
+        for name, parameter in model.named_parameters():
+            if name in fresh:
+                parameter.requires_grad_(True)
 
 
 def merged(model: nn.Module) -> Any:

@@ -4,6 +4,8 @@ Bytes are its smallest words, so no text ever becomes [UNK]. Case is dropped by 
 a small vocabulary spends itself on words instead. Digits stand alone, so that no number is a word of its own.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +13,11 @@ from medtextdiff.text.errors import TextError
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _SMALLEST = len(SPECIAL) + 256
+
+
+def digest(tokenizer: Any) -> str:
+    """A SHA-256 of a tokenizer's words and their numbers."""
+    return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
 
 
 def train(documents: Iterable[str], size: int = 8192, lowercase: bool = True, max_tokens: int = 8192) -> Any:

@@ -84,4 +84,4 @@ class TableCorpus:
             # What is there is not listed: without a header it is a note.
             raise TextError(f"'{path.name}' has none of the columns {wanted}; add a header line, or set `columns`")
         if self._config.split is not None and "split" not in present:
-            raise TextError(f"'{path.name}' has no column 'split'; add one, or set split=null to take all rows")
+            raise TextError(f"'{path.name}' has no column 'split'; add one that says train or another")

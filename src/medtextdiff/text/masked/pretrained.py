@@ -40,6 +40,7 @@ class Config(config.Config):
         if lost:
             raise TextError(f"'{self.path}' lacks {len(lost)} weights, e.g. '{lost[0]}'; get the whole model again")
         check_fit(model, tokenizer, self.path)
+        model.fresh = frozenset(missing)  # LoRA does not freeze these
         return model
 
 
