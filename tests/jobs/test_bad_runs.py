@@ -157,7 +157,9 @@ def test_wrong_notes_and_other_classes_cannot_be_evaluated(run: Path, toy: Path,
     shutil.rmtree(data / "masks")
     rewrite(data, ",case", ",")
     first = ["train", RECIPE, "--set", f"data.root={toy / 'data'}", "--set", "training.max_steps=1"]
-    assert call(*first, "--set", "model.num_classes=3", "-o", tmp_path / "three").exit_code == 0
+    first += ["--set", "model.num_classes=3", "-o", tmp_path / "three"]
+    refused(call(*first), "data.foreground=any makes one class of all; --set data.foreground=ids")
+    assert call(*first, "--set", "data.foreground=ids").exit_code == 0
     refused(call("evaluate", run, "--data", toy / "data", "-o", out, "--against", tmp_path / "three"), "same classes")
     assert not out.exists()
 

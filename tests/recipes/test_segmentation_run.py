@@ -5,18 +5,24 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import medtextdiff
+from medtextdiff import api
 from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair
+from medtextdiff.config import override
 from medtextdiff.data import augment, images, transforms
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import folders, lvit, manifest, targets
+from medtextdiff.diffusion import denoiser
 from medtextdiff.evaluation.segmentation import score_image
-from medtextdiff.recipes.segmentation import fasttextdiff_monuseg_as_published
+from medtextdiff.recipes.segmentation import fasttextdiff_monuseg_as_published, fasttextdiff_tiny
 from medtextdiff.recipes.segmentation_run import Data, Run
 from medtextdiff.segmentation import use
 from medtextdiff.segmentation.models import unet
+from medtextdiff.training.errors import RunError
 
 
 class Bright(nn.Module):
@@ -68,6 +74,69 @@ def test_what_is_validated_is_what_evaluate_gives(used, read, tmp_path):
     dice = [score_image(loaded.segment(image, note).mask, mask, 2)["foreground"]["dice"] for note, image, mask in pairs]
     assert run.job().validate(model) == {"dice": 100 * np.mean(dice)}
     assert 0 < np.mean(dice) < 1
+
+
+class Confused(nn.Module):
+    """Finds every object and gives it the other class."""
+
+    num_classes = 3
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(9.0))
+
+    def forward(self, images, notes, boxes=None):
+        light = self.weight * images.mean(dim=1)  # 1, 2 -> -0.5, 1
+        return torch.stack([light * 0, light, -light], dim=1)
+
+
+def test_several_classes_are_validated_as_such(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    labels = np.repeat([[1, 2]], 16, axis=0).repeat(8, axis=1)
+    images.write_mask(tmp_path / "masks" / "a.png", labels)
+    Image.fromarray(np.where(labels == 1, 40, 200).astype(np.uint8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "notes.csv").write_text("image,split,note\na.png,train,\n")
+    data = Data(root=str(tmp_path), foreground="ids", val_split="train", augmentation=augment.Config(crop=8))
+    run = Run(model=unet.Config(num_classes=3), data=data, use=use.Config(mode="tiles"))
+    model = Confused().eval()
+    assert run.job().validate(model) == {"dice": 0.0}
+    nn.init.constant_(model.weight, -9.0)
+    assert run.job().validate(model) == {"dice": 100.0}
+
+
+def tiny_run(data, path=None):
+    settings = [f"data.root={data}", "model.denoiser.trainable=false", "training.max_steps=2"]
+    if path is not None:
+        kind = "medtextdiff.diffusion.denoiser"
+        settings[1] = f'model.denoiser={{"kind": "{kind}", "path": "{path}", "trainable": false}}'
+    return override(fasttextdiff_tiny(), settings)
+
+
+def test_a_random_denoiser_that_does_not_train_goes_into_the_run(tmp_path):
+    folders.Config.tiny(tmp_path / "data")
+    api.train(tiny_run(tmp_path / "data"), out=tmp_path / "run", device="cpu")
+    first, second = (medtextdiff.load(tmp_path / "run").segmenter.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_frozen_denoiser_from_elsewhere_must_stay_what_it_was(tmp_path):
+    folders.Config.tiny(tmp_path / "data")
+    path = tmp_path / "denoiser"
+    denoiser.Scratch.tiny().build().save_pretrained(path)
+    run = tiny_run(tmp_path / "data", path)
+    api.train(run, out=tmp_path / "run", device="cpu")
+    api.train(run, out=tmp_path / "other", device="cpu")
+    api.pack(tmp_path / "run", out=tmp_path / "packed")
+    (tmp_path / "other" / "manifest.json").unlink()
+    medtextdiff.load(tmp_path / "run")
+    shutil.rmtree(path)
+    denoiser.Scratch.tiny().build().save_pretrained(path)
+    for name in ("run", "packed"):
+        with pytest.raises(RunError, match=r"the denoiser of .* is not the one that it was trained beside"):
+            medtextdiff.load(tmp_path / name)
+    with pytest.raises(RunError, match="'weights of denoiser'"):
+        api.train(override(run, ["training.max_steps=3"]), out=tmp_path / "other", device="cpu")
 
 
 def test_published_recipes_train_on_images_made_smaller_as_they_are_used(tmp_path):

@@ -51,6 +51,8 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
         sealed: dict[str, Any] = {"files": hashes}
         if built_on := run_folder.foundations(settled):
             sealed[components.BUILT_ON] = built_on
+        if beside := components.read_beside(source):
+            sealed[components.BESIDE] = beside
         if (hours := training_time.training_hours(source)) is not None:
             sealed[training_time.KEY] = round(hours, 2)
         disk.write_json(folder / components.MANIFEST, sealed)

@@ -1,7 +1,7 @@
 """Train a recipe into a run folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,10 @@ def train(
 
     def begin() -> None:
         resumed = checkpoint.latest(run_dir / "checkpoints") is not None
-        about = {"config": run, "data": job.data_hashes, "also": job.also_read, "seed": training.seed}
-        provenance.write_lock(run_dir, **about, resumed=resumed, free=MAY_CHANGE)
+        also = job.also_read | {f"weights of {name}": digest for name, digest in job.frozen.items()}
+        provenance.write_lock(
+            run_dir, config=run, data=job.data_hashes, also=also, seed=training.seed, resumed=resumed, free=MAY_CHANGE
+        )
         run_folder.write_config(run, run_dir)
         if job.describe is not None:
             job.describe(run_dir)
@@ -73,21 +75,31 @@ def train(
     result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)
     if is_main_process():
         also = [] if job.conclude is None else job.conclude(job.model, run_dir)
-        finish(run, job.model, run_dir, also=also, kept=job.kept)
+        finish(run, job.model, run_dir, also=also, kept=job.kept, frozen=job.frozen)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
 
 
 def finish(
-    run: Config, model: Any, run_dir: Path, *, dtype: Any = None, also: Sequence[str] = (), kept: Sequence[str] = ()
+    run: Config,
+    model: Any,
+    run_dir: Path,
+    *,
+    dtype: Any = None,
+    also: Sequence[str] = (),
+    kept: Sequence[str] = (),
+    frozen: Mapping[str, str] | None = None,
 ) -> None:
     """Write the components and the config that finds them: what makes a run folder complete.
 
-    `also` names further files in the folder that the manifest shall seal, `kept` frozen components to be saved, too.
+    `also` names further files in the folder that the manifest shall seal, `kept` frozen components to be saved, too;
+    `frozen` has the digests of all that do not train.
     """
     run_folder.write_config(_with_own_parts(run, model, kept), run_dir)
     built_on = run_folder.foundations(run_folder.read_config(run_dir))
     also = [run_folder.CONFIG, *also]
-    components.save_components(model, run_dir, dtype=dtype, also=also, kept=kept, built_on=built_on)
+    elsewhere = run_folder.parts_elsewhere(run_folder.read_config(run_dir).model)  # type: ignore[attr-defined]
+    beside = {name: digest for name, digest in (frozen or {}).items() if name in elsewhere}
+    components.save_components(model, run_dir, dtype=dtype, also=also, kept=kept, built_on=built_on, beside=beside)
 
 
 def _with_own_parts(run: Config, model: Any, kept: Sequence[str]) -> Config:

@@ -17,10 +17,12 @@ class Job:
 
     `data` has `__len__()`, `sample(index, rng)` and `collate(samples)`. `validate(model)` gives named scores; `scores`
     names them where they are known beforehand. `data_hashes` says which files were trained on (id -> SHA-256 of the
-    content), `also_read` what else a resumed run must find unchanged. `settle(run_dir)` is called before the training
-    begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)` follows, for
-    a job that reads its model only then and must know where; it may add to `also_read`. `describe(run_dir)` is called
-    once the folder is known to be this run's: it may write there what else is to be told of the data.
+    content), `also_read` what else a resumed run must find unchanged, and `frozen` the weights that do not train (a
+    digest for each such component), which a finished run must find as well. `settle(run_dir)` is called before the
+    training begins, for what a job keeps in the run folder; it makes nothing there yet. `prepare(run_dir, device)`
+    follows, for a job that reads its model only then and must know where; it may add to `also_read`.
+    `describe(run_dir)` is called once the folder is known to be this run's: it may write there what else is to be told
+    of the data.
     `conclude(model, run_dir)` is called after the training, before the components are saved; it gives the names of
     files that it wrote into the run folder. `kept` names frozen components that are saved all the same, so that the
     run stands alone.
@@ -39,6 +41,7 @@ class Job:
     kept: tuple[str, ...] = ()
     also_read: dict[str, str] = field(default_factory=dict)
     scores: tuple[str, ...] = ()
+    frozen: dict[str, str] = field(default_factory=dict)
 
 
 class Wrapped(nn.Module):

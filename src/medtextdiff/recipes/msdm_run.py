@@ -76,7 +76,7 @@ class Run(config.Config):
         model.text.eval()  # the loop turns on what is to train
         model.conditioning.measure(model.text, [note for record in records for note in record.notes])
         data, shown = latents.Latents(records, at_once=self.prompts_at_once), latents.Latents(heldout)
-        also = also_read(records, heldout) | weights.digests_of_frozen(model)
+        also = also_read(records, heldout)
         also["how latents are made"] = latents.cache_key(model.autoencoder, [], self.data.size, self.views)
 
         def settle(run_dir: Path) -> None:
@@ -95,6 +95,7 @@ class Run(config.Config):
             conclude=_Conclusion(heldout if any(record.notes for record in heldout) else records, self),
             kept=() if shipped else ("autoencoder",),
             also_read=also,
+            frozen=weights.digests_of_frozen(model),
             scores=("heldout_loss", "heldout_loss_shuffled"),
         )
 

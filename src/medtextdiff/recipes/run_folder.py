@@ -122,6 +122,12 @@ def read_config(run_dir: Path) -> config.Config:
     return found
 
 
+def parts_elsewhere(settings: config.Config) -> list[str]:
+    """Names of a model config's parts that are loaded from a path outside the run folder and the package."""
+    paths = {name: getattr(getattr(settings, name), "path", "") for name in type(settings).model_fields}
+    return [name for name, path in paths.items() if path and not path.startswith((_BUILTIN, "./"))]
+
+
 def own_parts(settings: config.Config) -> list[str]:
     """Names of a model config's parts that are loaded from within the run folder."""
     names = type(settings).model_fields

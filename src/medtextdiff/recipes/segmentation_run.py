@@ -18,6 +18,7 @@ from medtextdiff.data.dataset import Dataset, Mixture, check_scorable, read_labe
 from medtextdiff.data.images import content_hash
 from medtextdiff.data.records import subset
 from medtextdiff.data.sources import detect, settled
+from medtextdiff.diffusion import denoiser
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes.job import Job
 from medtextdiff.recipes.run_folder import locate
@@ -26,7 +27,7 @@ from medtextdiff.segmentation import feature_bank, losses
 from medtextdiff.segmentation import use as use_part
 from medtextdiff.segmentation.models import unet
 from medtextdiff.segmentation.models.fasttextdiff import is_frozen
-from medtextdiff.training import engine
+from medtextdiff.training import engine, weights
 from medtextdiff.types import Record
 
 
@@ -149,6 +150,11 @@ class Run(config.Config):
         labelled = self.data.labelled()
         val = self.data.validation()
         model = self.build_model()
+        if self.model.num_classes > 2 and self.data.foreground == "any":  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"model.num_classes is {self.model.num_classes}, but data.foreground=any makes one class of all; "  # type: ignore[attr-defined]
+                "--set data.foreground=ids"
+            )
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
         after_step: Callable[[nn.Module, int], None] | None = None
@@ -163,7 +169,19 @@ class Run(config.Config):
         hashes = {name: content_hash(record.image) for name, record in _named(labelled) if record.image}
         validate = self._validator(val) if val else None
         settle = self._keeper(model, loss)
-        return Job(model, loss, data, validate, after_step, hashes, settle, also_read=also, scores=("dice",))
+        return Job(
+            model,
+            loss,
+            data,
+            validate,
+            after_step,
+            hashes,
+            settle,
+            kept=_born_frozen(model, self.model),
+            also_read=also,
+            scores=("dice",),
+            frozen=weights.digests_of_frozen(model),
+        )
 
     def _keeper(self, model: Any, loss: Any) -> Callable[[Path], None] | None:
         """What gives the model its feature bank once the run folder is known; None where the denoiser is trained."""
@@ -203,8 +221,8 @@ class Run(config.Config):
             check_scorable(record, labels)
 
         def validate(model: nn.Module) -> dict[str, float]:
-            """Mean foreground Dice in percent over the validation images, as `segment` predicts them and `evaluate`
-            scores them: at their own size, whatever `data.size` is."""
+            """Mean Dice in percent over the validation images, as `segment` predicts them and `evaluate` scores
+            them: at their own size, whatever `data.size` is. Of the foreground; of several classes their mean."""
             scores, device = [], next(model.parameters()).device
             for index in range(len(dataset)):
                 sample = dataset.sample(index, torch.Generator())
@@ -213,10 +231,18 @@ class Run(config.Config):
                 pred = probs.argmax(dim=0).cpu().numpy().astype(np.int64)
                 assert sample.mask is not None
                 scored = score_image(pred, sample.mask.numpy().astype(np.int64), probs.shape[0], distances=False)
-                scores.append(scored[FOREGROUND]["dice"])
+                classes = [region for name, region in scored.items() if name != FOREGROUND]
+                regions = classes if num_classes > 2 else [scored[FOREGROUND]]
+                scores.append(float(np.mean([region["dice"] for region in regions])))
             return {"dice": 100 * float(np.mean(scores))}
 
         return validate
+
+
+def _born_frozen(model: nn.Module, settings: config.Config) -> tuple[str, ...]:
+    """Components with random weights that do not train, which nobody could find again: they go into the run."""
+    frozen = weights.digests_of_frozen(model)
+    return tuple(name for name in frozen if isinstance(getattr(settings, name, None), denoiser.Scratch))
 
 
 def mirror_note(note: str, left_right: bool, up_down: bool) -> str:

@@ -13,7 +13,7 @@ from medtextdiff.training import disk, weights
 from medtextdiff.training.errors import RunError
 
 MANIFEST = "manifest.json"
-BUILT_ON = "built_on"
+BUILT_ON, BESIDE = "built_on", "beside"
 
 
 def save_components(
@@ -24,6 +24,7 @@ def save_components(
     also: Iterable[str] = (),
     kept: Iterable[str] = (),
     built_on: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Write what was trained of each direct child of `model` to `run_dir/NAME/`, and return the files' SHA-256.
 
@@ -32,7 +33,8 @@ def save_components(
     parameters and their buffers; a child without trainable parameters not at all, unless `kept` names it (it must have
     one of the two). Parameters of the model itself go to `run_dir/model.safetensors`. `dtype` (e.g. torch.float16,
     for shipping) is for floating-point tensors. `also` names further files in `run_dir`, already there, that the
-    manifest shall seal (`config.json`). `built_on`: hashes of what the weights were trained beside, for the manifest.
+    manifest shall seal (`config.json`). For the manifest: `built_on` has hashes of what ships and the weights were
+    trained beside, `beside` digests of frozen components from elsewhere, by name.
 
     Raises:
         RunError: the disk is full or refuses; each component is written whole or not at all.
@@ -49,7 +51,8 @@ def save_components(
         written.append(run_dir / "model.safetensors")
     written += [run_dir / name for name in also]
     hashes = {path.relative_to(run_dir).as_posix(): disk.sha256(path) for path in written}
-    disk.write_json(run_dir / MANIFEST, {"files": hashes} | ({BUILT_ON: dict(built_on)} if built_on else {}))
+    further = {BUILT_ON: dict(built_on or {}), BESIDE: dict(beside or {})}
+    disk.write_json(run_dir / MANIFEST, {"files": hashes} | {name: told for name, told in further.items() if told})
     return hashes
 
 
@@ -66,10 +69,17 @@ def load_components(model: nn.Module, run_dir: Path, *, built: Iterable[str] = (
     Every tensor of every file must have its place in the model, and every trainable parameter of the model its tensor.
 
     Raises:
-        RunError: a file is missing or not as it was written, or does not fit the model; names both.
+        RunError: a file is missing or not as it was written, or does not fit the model; names both. Or a frozen
+            component from elsewhere is not the one that it was trained beside.
     """
     files = check_components(run_dir)
     children = dict(model.named_children())
+    for name, expected in read_beside(run_dir).items():
+        if name not in children or weights.digest(children[name]) != expected:
+            raise RunError(
+                f"the {name} of {run_dir} is not the one that it was trained beside; put that one back where "
+                "config.json says, or train again"
+            )
     for name in sorted({Path(file).parts[0] for file in files if len(Path(file).parts) > 1}):
         if name not in children:
             raise RunError(f"{run_dir / name} is a component that the model does not have; use the run's own config")
@@ -108,6 +118,18 @@ def check_components(run_dir: Path) -> dict[str, str]:
         if disk.sha256(run_dir / name) != expected:
             raise RunError(f"{run_dir / name} is not as it was written (its SHA-256 differs); {weights.RESTORE}")
     return files
+
+
+def read_beside(run_dir: Path) -> dict[str, str]:
+    """Digests of frozen components from elsewhere, by name, from a manifest that was checked.
+
+    Raises:
+        RunError: the manifest is damaged.
+    """
+    told = json.loads((run_dir / MANIFEST).read_text(encoding="utf-8")).get(BESIDE, {})
+    if not isinstance(told, dict):
+        raise RunError(f"{run_dir / MANIFEST} is damaged; {weights.RESTORE}")
+    return told
 
 
 def _save_child(child: Any, folder: Path, dtype: torch.dtype | None) -> None:

@@ -29,19 +29,22 @@ def trained(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
 
 
 def digest(module: nn.Module) -> str:
-    """A SHA-256 of a module's tensors and their names."""
-    found = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        found.update(f"{name}{tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+    """A SHA-256 of a module's floating-point tensors, whatever a library's version calls them."""
+    found = [_digest(tensor) for tensor in module.state_dict().values() if tensor.is_floating_point()]
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
 
 
 def digests_of_frozen(model: nn.Module) -> dict[str, str]:
-    """A digest of each component that does not train: another one in its place would make another run."""
+    """A digest of each component that does not train, by name: another one in its place would make another run."""
     children = model.named_children()
     frozen = {name: child for name, child in children if not any(p.requires_grad for p in child.parameters())}
-    return {f"weights of {name}": digest(child) for name, child in frozen.items() if child.state_dict()}
+    return {name: digest(child) for name, child in frozen.items() if child.state_dict()}
+
+
+def _digest(tensor: Tensor) -> str:
+    found = hashlib.sha256(str(tuple(tensor.shape)).encode())
+    found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def write(
