@@ -98,6 +98,33 @@ def test_words_joined_by_and_do_not_change_places():
     assert "Bilateral and right lung." in found  # capitals stay where they were
 
 
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Consolidation in the left lung and in the right lung.",
+        "The left lung and the right lung are clear.",
+        "left kidney, right kidney",
+    ],
+)
+def test_words_of_one_phrase_said_twice_do_not_change_places(sentence):
+    """The right lung and the left lung are the same two."""
+    words = sorted(sentence.lower().split())
+    found = [meaning.contradict(sentence, random.Random(seed)) for seed in range(60)]
+    assert not [told for told in found if sorted(told.lower().split()) == words]
+
+
+def test_words_of_two_phrases_do_change_places():
+    sentence = "A nodule in the left lung and a mass in the right lung."
+    told = {meaning.contradict(sentence, random.Random(seed)) for seed in range(60)}
+    assert "A nodule in the right lung and a mass in the left lung." in told
+
+
+@pytest.mark.parametrize("denial", ["None", "Nothing", "isn't", "isn\u2019t"])
+def test_reworded_no_denial_is_lost(denial):
+    sentence = f"{denial} of the lesions on the left is new"
+    assert all(denial.lower() in meaning.reword(sentence, random.Random(seed)).lower() for seed in range(60))
+
+
 def test_a_sentence_that_tells_nothing_cannot_be_contradicted():
     with pytest.raises(ValueError, match="no word"):
         meaning.contradict("The heart is seen.", random.Random(0))

@@ -43,10 +43,12 @@ _GROUPS_OF = {word: [group for group in GROUPS if word in group] for group in GR
 _WORD = re.compile(r"[A-Za-z]+|\d+")
 _CLAUSE = re.compile(r"\s*[,;]\s+")
 _ALTERNATIVES = re.compile(r"\W*(and|or)?\W*", re.IGNORECASE)  # "left and right" turned round means the same
+_LISTS = re.compile(r"\s*,\s*(?:and|or)?\s+|\s+(?:and|or)\s+", re.IGNORECASE)
 _ARTICLE = re.compile(r"\b(an?|the)\s+$", re.IGNORECASE)
 _MAY_DENY = re.compile(r"(^|\b(an?|the|is|are|has|with|of|shows?|showing)\s+)$", re.IGNORECASE)  # before a finding
 _DENIED = re.compile(
-    r"\b(no|not|nor|neither|never|cannot|without|absent|absence|negative|den(y|ies|ied)|resolved|resolution|free|cleared"
+    r"\b(no|none|not|nothing|nil|nor|neither|never|cannot|\w+n['\u2019]t|without|absent|absence|negative"
+    r"|den(y|ies|ied)|resolved|resolution|free|cleared"
     r"|exclud(e|es|ed|ing)|rul(e|es|ed|ing) out|lack(s|ing)?|fail(s|ed)?|unlikely|disappeared|no longer)\b",
     re.IGNORECASE,
 )
@@ -123,7 +125,19 @@ def _deny(sentence: str, word: re.Match[str]) -> str:
 def _can_change_places(sentence: str, a: re.Match[str], b: re.Match[str]) -> bool:
     first, second = a.group().lower(), b.group().lower()
     alike = first != second and any(second in group for group in _GROUPS_OF[first])
-    return alike and not _ALTERNATIVES.fullmatch(sentence[a.end() : b.start()])
+    between = sentence[a.end() : b.start()]
+    return alike and not _ALTERNATIVES.fullmatch(between) and not _are_listed(sentence, a, b)
+
+
+def _are_listed(sentence: str, a: re.Match[str], b: re.Match[str]) -> bool:
+    """Whether both stand in the same phrase, one after the other: "in the left lung and in the right lung"."""
+    parts = _LISTS.split(sentence[a.end() : b.start()])
+    if len(parts) != 2:
+        return False
+    before, after = sentence[: a.start()].lower().split(), sentence[b.end() :].lower().split()
+    follows, leads = parts[0].lower().split(), parts[1].lower().split()
+    same_end = [word.rstrip(".,;:") for word in after[: len(follows)]] == follows
+    return same_end and (not leads or before[-len(leads) :] == leads)
 
 
 def _like(word: str, model: str) -> str:
