@@ -36,7 +36,7 @@ class Run(config.Config):
         """Build it.
 
         Raises:
-            ConfigError: no folders; DataError: no data set there.
+            ConfigError: no folders; DataError: no data set there; ImageError: an image that cannot be read.
         """
         import torch
 
@@ -45,7 +45,8 @@ class Run(config.Config):
         torch.manual_seed(self.training.seed)  # new weights
         groups = {root: _images(root, self.split) for root in self.roots}
         parts = [
-            (Dataset(records, augmentation=self.augmentation), self.roots[root]) for root, records in groups.items()
+            (Dataset(records, augmentation=self.augmentation).check(), self.roots[root])
+            for root, records in groups.items()
         ]
         hashes = {  # an id may come again in a further folder
             f"{k}/{r.id}" if k else r.id: content_hash(r.image)
