@@ -74,7 +74,7 @@ def _choose(
 
 
 def _fit(x: Float[np.ndarray, "M D"], y: Int[np.ndarray, " M"], num: int, ridge: float) -> Float[np.ndarray, "E K"]:
-    """Weights (D rows and the intercept's, K columns) of least mean cross-entropy + ridge / 2 * |weights|^2 / D."""
+    """Weights (D rows and the intercept's, K columns) of least mean cross-entropy + K * ridge / 2 * |weights|^2 / D."""
     from scipy.optimize import minimize
     from scipy.special import logsumexp
 
