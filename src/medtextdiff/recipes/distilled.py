@@ -13,8 +13,7 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation as lesson
 from medtextdiff.text import mlm, static_words
 from medtextdiff.text.masked import modernbert
-from medtextdiff.text.tokenizer import digest
-from medtextdiff.training import engine, weights
+from medtextdiff.training import engine
 
 
 class Run(Corpora):
@@ -85,16 +84,7 @@ class Run(Corpora):
                 found |= scores(model)
             return {f"heldout_{name}": value for name, value in found.items()}
 
-        return Job(
-            model,
-            loss,
-            data,
-            validate,
-            data_hashes=reader.hashes(),
-            describe=reader.describe,
-            also_read={"tokenizer": digest(words)},
-            frozen=weights.digests_of_frozen(model),
-        )
+        return reader.job(words, model, loss, data, validate)
 
     def _teacher(self) -> tuple[Any, Any]:
         from medtextdiff.text.loading import load_pretrained

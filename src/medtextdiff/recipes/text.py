@@ -12,8 +12,7 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation, mlm
 from medtextdiff.text import lora as adapters
 from medtextdiff.text.masked import bert, modernbert, pretrained
-from medtextdiff.text.tokenizer import digest
-from medtextdiff.training import engine, weights
+from medtextdiff.training import engine
 
 
 class Run(Corpora):
@@ -65,16 +64,7 @@ class Run(Corpora):
 
         head = self.contrast.head(network) if self.contrast else {}
         model = Wrapped(text=mlm.WithTokenizer(network, words), **head)
-        return Job(
-            model,
-            loss,
-            data,
-            validate,
-            data_hashes=reader.hashes(),
-            describe=reader.describe,
-            also_read={"tokenizer": digest(words)},
-            frozen=weights.digests_of_frozen(model),
-        )
+        return reader.job(words, model, loss, data, validate)
 
     def _network(self, words: Any) -> Any:
         import torch

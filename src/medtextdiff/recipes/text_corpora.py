@@ -1,6 +1,6 @@
 """The text that a text encoder learns from, as fields that its recipes share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError
+from medtextdiff.recipes.job import Job, Loss
 from medtextdiff.text import tokenizer as tokenizers
 from medtextdiff.text.corpora import jsonl as json_lines
 from medtextdiff.text.corpora import mimic3 as mimic_iii
@@ -16,6 +17,7 @@ from medtextdiff.text.corpora import plain, table
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import read_tokenizer
 from medtextdiff.text.reading.notes import NoteCorpus
+from medtextdiff.training import weights
 from medtextdiff.training.disk import sha256, write_json
 from medtextdiff.training.progress import say
 
@@ -105,6 +107,19 @@ class Reader:
         for corpus in self._notes.values():
             found |= corpus.hashes()
         return {str(file): value for file, value in found.items()}
+
+    def job(self, words: Any, model: Any, loss: Loss, data: Any, validate: Callable[[Any], dict[str, float]]) -> Job:
+        """The job of a run that reads this text with the tokenizer `words`."""
+        return Job(
+            model,
+            loss,
+            data,
+            validate,
+            data_hashes=self.hashes(),
+            describe=self.describe,
+            also_read={"tokenizer": tokenizers.digest(words)},
+            frozen=weights.digests_of_frozen(model),
+        )
 
     def describe(self, run_dir: Path) -> None:
         """Tell what could not be read, and write what was to `corpora.json`."""
