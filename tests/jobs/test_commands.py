@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from medtextdiff import api
-from tests.jobs.conftest import call
+from tests.jobs.conftest import RECIPE, call
 
 COMMANDS = (
     "segment",
@@ -77,6 +77,17 @@ def test_a_mistake_gets_one_clear_line(
     assert says in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_notes_that_are_cut_are_told_by_training_and_by_evaluation(data_dir: Path, tmp_path: Path) -> None:
+    table = data_dir / "notes.csv"
+    table.write_text(table.read_text().replace("One disc", "One disc " + "and so on " * 60))
+    words = ["train", RECIPE, "--set", f"data.root={data_dir}", "--set", "model.text.positions=64"]
+    trained = call(*words, "--set", "training.max_steps=1", "-o", tmp_path / "run")
+    assert trained.exit_code == 0, trained.output
+    scored = call("evaluate", tmp_path / "run", "--data", data_dir, "-o", tmp_path / "report")
+    assert "notes longer than the text encoder takes:" in trained.stderr
+    assert "notes longer than the text encoder takes: 2; tokens cut:" in scored.output
 
 
 def test_models_are_listed_with_their_cards() -> None:

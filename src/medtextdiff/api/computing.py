@@ -1,7 +1,8 @@
-"""Which device and precision a model computes in, and one hash for all its files."""
+"""Which device and precision a model computes in, one hash for all its files, and what it did not read."""
 
 import hashlib
-from typing import Literal, cast
+from collections.abc import Callable
+from typing import Any, Literal, cast
 
 import torch
 
@@ -50,3 +51,10 @@ def _has_bf16_units() -> bool:
 def digest(hashes: dict[str, str]) -> str:
     """One SHA-256 for the files of a run, by their names and hashes."""
     return hashlib.sha256("".join(f"{name}{value}" for name, value in sorted(hashes.items())).encode()).hexdigest()
+
+
+def tell_cuts(model: Any, say: Callable[[str], None]) -> None:
+    """Say how many notes, since the model was built, were longer than its text encoder takes."""
+    text = getattr(model, "text", None)
+    if text is not None and hasattr(text, "cuts") and text.cuts.notes:
+        say(f"notes longer than the text encoder takes: {text.cuts.notes}; tokens cut: {text.cuts.tokens}")

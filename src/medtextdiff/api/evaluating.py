@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from medtextdiff import __version__
+from medtextdiff.api.computing import tell_cuts
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
 from medtextdiff.api.scored import drawn_together, read_pair, records_of, trained_images, unseen_of
@@ -122,6 +123,7 @@ def evaluate(
         against=others,
         overwrite=overwrite,
     )
+    tell_cuts(loaded.segmenter, progress)
     progress(f"wrote {Path(out) / 'report.html'}")
     return _as_text(summary) | {"images": str(len(rows))}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from medtextdiff.api.computing import tell_cuts
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Image, Model, Result
 from medtextdiff.config import ConfigError
@@ -110,7 +111,7 @@ def segment_files(
             if len(paths) > 1:
                 progress(f"{report.total}/{len(paths)} {path.name}")
     finally:  # also when a person stops it: what is done is told
-        _report_cuts(loaded, progress)
+        tell_cuts(loaded.segmenter, progress)
         _tell(out, loaded, report, items)
     return report
 
@@ -227,12 +228,6 @@ def _summary(model: Model, report: Report) -> dict[str, Any]:
     about = {"model": model.name, "sha256": model.sha256, "device": str(model.device)}
     about |= {"precision": model.precision, "runtime": model.runtime}
     return about | {"results": results, "failures": failures}
-
-
-def _report_cuts(model: Model, progress: Say) -> None:
-    text = getattr(model.segmenter, "text", None)
-    if text is not None and hasattr(text, "cuts") and text.cuts.notes:
-        progress(f"notes longer than the text encoder takes: {text.cuts.notes}; tokens cut: {text.cuts.tokens}")
 
 
 def _paths(inputs: Sequence[Path]) -> list[Path]:

@@ -7,12 +7,13 @@ from typing import Any
 
 from medtextdiff import recipes as recipe_room
 from medtextdiff.api import shelf
-from medtextdiff.api.computing import device_of
+from medtextdiff.api.computing import device_of, tell_cuts
 from medtextdiff.config import Config, ConfigError, override, to_json
 from medtextdiff.data.atomic import check_place
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import checkpoint, components, engine, provenance
 from medtextdiff.training.device import is_main_process
+from medtextdiff.training.progress import say
 from medtextdiff.training.settings import FREE
 
 # On resuming. Where the data lies may change too: its files are known by their hashes. A feature bank is a cache.
@@ -74,6 +75,7 @@ def train(
     hooks = {"validate": job.validate, "after_step": job.after_step, "begin": begin}
     result = engine.fit(job.model, job.loss, job.data, training, run_dir, **hooks, device=device)
     if is_main_process():
+        tell_cuts(job.model, say)
         also = [] if job.conclude is None else job.conclude(job.model, run_dir)
         finish(run, job.model, run_dir, also=also, kept=job.kept, frozen=job.frozen)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
