@@ -22,7 +22,8 @@ def encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rows_of_all_encoders_with_intervals(encoder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    result = call("probe", encoder, "--untrained", "--against", "bag-of-words", "-o", out)
+    command = ("probe", encoder, "--untrained", "--against", "bag-of-words", "--draws", 2)
+    result = call(*command, "-o", out)
     assert result.exit_code == 0, result.output
     assert "chance" in result.output
     assert "is ahead" in result.output
@@ -39,7 +40,7 @@ def test_rows_of_all_encoders_with_intervals(encoder: Path, tmp_path: Path) -> N
     page = (out / "report.html").read_text()
     assert "Made-up sentences" in page
     assert page.count("<svg") == 8
-    again = call("probe", encoder, "--untrained", "--against", "bag-of-words", "-o", tmp_path / "again")
+    again = call(*command, "-o", tmp_path / "again")
     assert again.exit_code == 0
     assert (tmp_path / "again" / "table.csv").read_bytes() == (out / "table.csv").read_bytes()
 
@@ -67,7 +68,7 @@ def test_draws_are_averaged_and_compared_sentence_by_sentence(encoder: Path, tmp
 def test_a_further_encoder_that_fails_is_listed(encoder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
-    result = call("probe", encoder, "--against", broken, "-o", tmp_path / "report")
+    result = call("probe", encoder, "--against", broken, "--draws", 1, "-o", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert "failed" in result.stderr
     report = json.loads((tmp_path / "report" / "report.json").read_text())
