@@ -14,7 +14,7 @@ from medtextdiff.segmentation import published
 from medtextdiff.segmentation.heads import published as published_head
 from medtextdiff.text.encoders import tiny
 from medtextdiff.types import TextFeatures
-from tests.jobs.conftest import call
+from tests.jobs.conftest import call, refused
 from tests.reference.fill import fill, fill_module
 
 # ADM's shape where the head reads it; the deepest levels are narrower, to save time.
@@ -88,3 +88,7 @@ def test_imported_weights_give_the_published_logits(tmp_path: Path) -> None:
     found = np.load(out)
     assert found.shape == (2, 256, 256)
     assert np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()
+
+    tiny.Config(width=TEXT_WIDTH, layers=2, heads=4, seed=1).build().save_pretrained(str(tmp_path / "text"))
+    words = ["segment", tmp_path / "image.png", "--model", tmp_path / "run", "-o", tmp_path / "other"]
+    refused(call(*words), "is not the one that it was trained beside")

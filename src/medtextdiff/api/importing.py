@@ -15,6 +15,7 @@ from medtextdiff.recipes import segmentation as segmentation_recipes
 from medtextdiff.segmentation import published
 from medtextdiff.text.encoders import fixed_length
 from medtextdiff.training import components, disk
+from medtextdiff.training.weights import digests_of_frozen
 
 RECIPES = {
     "monuseg": segmentation_recipes.fasttextdiff_monuseg_as_published,
@@ -83,7 +84,8 @@ def _finish(weights: Mapping[str, Tensor], text: str, name: str, building: Path)
     run = run.replace(model=settings)
     model = run.build_model(building)
     published.load_head(model.get_submodule("head"), weights, cast(published.Name, name))
-    training.finish(run, model, building, also=_files(building / "denoiser", building))
+    files = _files(building / "denoiser", building)
+    training.finish(run, model, building, also=files, frozen=digests_of_frozen(model))
 
 
 def _files(folder: Path, root: Path) -> list[str]:

@@ -168,7 +168,7 @@ class Run(config.Config):
             also |= {f"without labels: {r.id}": content_hash(r.image) for r in pool if r.image}
         hashes = {name: content_hash(record.image) for name, record in _named(labelled) if record.image}
         validate = self._validator(val) if val else None
-        settle = self._keeper(model, loss)
+        frozen = weights.digests_of_frozen(model)
         return Job(
             model,
             loss,
@@ -176,11 +176,12 @@ class Run(config.Config):
             validate,
             after_step,
             hashes,
-            settle,
-            kept=_born_frozen(model, self.model),
+            self._keeper(model, loss),
+            # Random weights that do not train go into the run: nobody could find them again.
+            kept=tuple(name for name in frozen if isinstance(getattr(self.model, name, None), denoiser.Scratch)),
             also_read=also,
             scores=("dice",),
-            frozen=weights.digests_of_frozen(model),
+            frozen=frozen,
         )
 
     def _keeper(self, model: Any, loss: Any) -> Callable[[Path], None] | None:
@@ -237,12 +238,6 @@ class Run(config.Config):
             return {"dice": 100 * float(np.mean(scores))}
 
         return validate
-
-
-def _born_frozen(model: nn.Module, settings: config.Config) -> tuple[str, ...]:
-    """Components with random weights that do not train, which nobody could find again: they go into the run."""
-    frozen = weights.digests_of_frozen(model)
-    return tuple(name for name in frozen if isinstance(getattr(settings, name, None), denoiser.Scratch))
 
 
 def mirror_note(note: str, left_right: bool, up_down: bool) -> str:
