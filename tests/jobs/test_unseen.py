@@ -83,16 +83,16 @@ def test_images_of_one_name_in_two_folders_are_both_known(data_dir: Path, tmp_pa
 
 
 def test_a_run_does_not_go_on_with_another_note(run_dir: Path, data_dir: Path) -> None:
-    about = json.loads((run_dir / "lock.json").read_text())["also"]
+    lock = json.loads((run_dir / "lock.json").read_text())
+    about = lock["also"]
     job = override(recipes.find("segmentation.fasttextdiff_tiny"), [f"data.root={data_dir}"]).job()
-    frozen = {f"weights of {name}": digest for name, digest in job.frozen.items()}
-    assert frozen.keys() == {"weights of text"}
-    assert job.also_read | frozen == about
+    assert job.also_read == about
+    assert job.frozen.keys() == {"text"}
+    assert job.frozen == lock["frozen"]
     table = data_dir / "notes.csv"
     table.write_text(table.read_text().replace("One disc on the left.", "A disc on the left.", 1))
     job = override(recipes.find("segmentation.fasttextdiff_tiny"), [f"data.root={data_dir}"]).job()
-    now = job.also_read | frozen
-    assert [name for name in about if about[name] != now[name]] == ["mask and notes of case0"]
+    assert [name for name in about if about[name] != job.also_read[name]] == ["mask and notes of case0"]
 
 
 def test_two_masks_of_one_image_are_no_two_cases(data_dir: Path, run_dir: Path, tmp_path: Path) -> None:

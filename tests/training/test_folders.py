@@ -325,6 +325,11 @@ def test_lock_json_says_what_the_run_was_made_of(tmp_path):
     write_lock(tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "5"}, seed=3)
     with pytest.raises(RunError, match="1 of its files or parts, the first is 'notes of a'"):
         write_lock(tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "6"}, seed=3)
+    write_lock(tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "5"}, frozen={"text": "7"}, seed=3)
+    with pytest.raises(RunError, match="1 of its files or parts, the first is 'text'"):
+        write_lock(
+            tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "5"}, frozen={"text": "8"}, seed=3
+        )
     (tmp_path / "lock.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):
         write_lock(tmp_path, config=tiny.CONFIG, data={}, seed=3)

@@ -64,10 +64,8 @@ def train(
 
     def begin() -> None:
         resumed = checkpoint.latest(run_dir / "checkpoints") is not None
-        also = job.also_read | {f"weights of {name}": digest for name, digest in job.frozen.items()}
-        provenance.write_lock(
-            run_dir, config=run, data=job.data_hashes, also=also, seed=training.seed, resumed=resumed, free=MAY_CHANGE
-        )
+        about = {"config": run, "data": job.data_hashes, "also": job.also_read, "seed": training.seed}
+        provenance.write_lock(run_dir, **about, frozen=job.frozen, resumed=resumed, free=MAY_CHANGE)
         run_folder.write_config(run, run_dir)
         if job.describe is not None:
             job.describe(run_dir)

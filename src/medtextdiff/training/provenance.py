@@ -25,28 +25,30 @@ def write_lock(
     data: Mapping[str, str],
     seed: int,
     also: Mapping[str, str] | None = None,
+    frozen: Mapping[str, str] | None = None,
     resumed: bool = True,
     free: Collection[str] = (),
 ) -> dict[str, Any]:
     """Write (or, on resuming, check and extend) `lock.json`, and return its content.
 
     `data` maps the name of each training file to its hash; `also`, what else must not change, as masks and notes, or
-    images without labels: `trained_on` does not tell it. The first start's config, data and seed stay; every start
-    adds its versions, git commit (None outside a checkout) and CPU to `sessions`. `resumed` False: no checkpoint came
-    of an earlier start, so what it was begun with does not count. `free` names settings that may change, as
-    "training.max_steps".
+    images without labels: `trained_on` does not tell it; `frozen`, the components that do not train, to digests. The
+    first start's config, data and seed stay; every start adds its versions, git commit (None outside a checkout) and
+    CPU to `sessions`. `resumed` False: no checkpoint came of an earlier start, so what it was begun with does not
+    count. `free` names settings that may change, as "training.max_steps".
 
     Raises:
         RunError: the run folder was begun with other data or settings, or its lock.json is damaged.
     """
     path = run_dir / "lock.json"
     began: dict[str, Any] = {"config": configs.to_json(config), "seed": seed}
-    lock = began | {"data": dict(data), "also": dict(also or {}), "sessions": []}
+    lock = began | {"data": dict(data), "also": dict(also or {}), "frozen": dict(frozen or {}), "sessions": []}
     if resumed and path.exists():
         before = _read(path)
         _check_data(before["data"], dict(data), path)
-        before["also"] = before.get("also") or lock["also"]  # older runs did not note it
-        _check_data(before["also"], lock["also"], path)
+        for what in ("also", "frozen"):
+            before[what] = before.get(what) or lock[what]  # older runs did not note it
+            _check_data(before[what], lock[what], path)
         _check_config(_flat(before["config"]), _flat(lock["config"]), free, path)
         lock = before
     lock["sessions"].append(_session())
