@@ -214,6 +214,10 @@ def test_an_encoder_goes_on_with_contrast_and_a_teacher(trained: Path, tmp_path:
     scores = [json.loads(line) for line in (tmp_path / "more" / "metrics.jsonl").read_text().splitlines()]
     assert 0 <= scores[0]["told_apart"] <= 1
     assert "heldout_told_apart" not in scores[-1]  # two sentences held out are no contest
+    named = ", ".join(name for name in scores[-1] if name.startswith("heldout_"))
+    wrong = settings(*about, *small, "training.monitor=heldout_told_apart")
+    refused(call("train", "text.modernbert_contrast", *wrong, "-o", tmp_path / "none"), f"validation has: {named}")
+    assert not (tmp_path / "none").exists()
     assert (tmp_path / "more" / "text" / "tokenizer.json").is_file()
     taught = (*about[1:], *small, f"teacher={trained / 'text'}", "longest=24", "vocabulary=270", "model.width=8")
     shape = ("model.layers=1", "model.heads=2", "model.mlp_width=8", "contrast.asserted=0.25")
@@ -225,6 +229,10 @@ def test_an_encoder_goes_on_with_contrast_and_a_teacher(trained: Path, tmp_path:
     assert scores[0]["rest_loss"] == pytest.approx(parts, rel=1e-4)
     told = 0.5 * scores[0]["contrast"] + 0.25 * scores[0]["asserted"]
     assert scores[0]["loss"] == pytest.approx(parts + told, rel=1e-4)
+    named = ", ".join(name for name in scores[-1] if name.startswith("heldout_"))
+    assert named == "heldout_loss, heldout_words, heldout_pooled, heldout_mlm"
+    wrong = settings(*taught, *shape, "training.monitor=dice")
+    refused(call("train", "text.modernbert_taught", *wrong, "-o", tmp_path / "none"), f"validation has: {named}")
     old = ("model=pretrained", *about[:1], *taught[: len(taught) - 1])
     refused(call("train", "text.modernbert_taught", *settings(*old), "-o", tmp_path / "none"), "trained already")
     pairs = itertools.product("abcdefghijklmnopqrst", repeat=2)

@@ -224,6 +224,14 @@ def test_scores_are_the_same_each_time():
     assert 0 <= first["told_apart"] <= 1
 
 
+@pytest.mark.parametrize("weights", [{}, {"own_words": 0.5}, {"own_words": 0.5, "asserted": 0.5}])
+def test_scores_are_named_before_there_are_any(weights: dict[str, float]):
+    settings = SETTINGS.replace(**weights)
+    data, network = contrasted(settings), model().eval()
+    head = settings.head(network).get("asserted")
+    assert tuple(contrast.evaluate(network, settings, data, draws=1, head=head)) == settings.scores()
+
+
 def test_a_sentence_learns_to_find_its_own_words_among_all():
     settings = SETTINGS.replace(own_words=0.5)
     data, network, loss = contrasted(settings), model(), settings.beside(mlm.loss)

@@ -13,8 +13,8 @@ from medtextdiff.text.errors import TextError
 
 def add(
     settings: contrast.Config, reader: Reader, data: Any, heldout: Any, words: Any, seed: int, limit: int
-) -> tuple[contrast.Contrasted, Callable[[nn.Module], dict[str, float]]]:
-    """`data` with sentences of the corpus beside each row, and what scores the model on held-out sentences.
+) -> tuple[contrast.Contrasted, Callable[[nn.Module], dict[str, float]], tuple[str, ...]]:
+    """`data` with sentences of the corpus beside each row, what scores the model on held-out ones, and these scores.
 
     Args:
         settings: how many sentences, and of what kind.
@@ -42,4 +42,4 @@ def add(
         head = getattr(model, "asserted", None)
         return {} if known is None else contrast.evaluate(model.text, settings, known, head=head)
 
-    return data, scores
+    return data, scores, () if known is None else settings.scores()

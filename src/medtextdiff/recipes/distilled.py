@@ -73,9 +73,10 @@ class Run(Corpora):
         head = self.contrast.head(network) if self.contrast else {}
         model = Wrapped(text=mlm.WithTokenizer(network, words), teacher=teacher, projection=projection, **head)
         lessons = self.distillation.build()
-        loss, scores = lessons, None
+        loss, scores, names = lessons, None, self.distillation.scores()
         if self.contrast is not None:
-            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
+            data, scores, told = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
+            names += told
             loss = self.contrast.beside(lessons, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
@@ -84,7 +85,7 @@ class Run(Corpora):
                 found |= scores(model)
             return {f"heldout_{name}": value for name, value in found.items()}
 
-        return reader.job(words, model, loss, data, validate)
+        return reader.job(words, model, loss, data, validate, tuple(f"heldout_{name}" for name in names))
 
     def _teacher(self) -> tuple[Any, Any]:
         from medtextdiff.text.loading import load_pretrained

@@ -52,8 +52,10 @@ class Run(Corpora):
         heldout: Any = mlm.MaskedWords(reader.documents("heldout"), words, **rows)
         loss: Any = on_component("text", mlm.loss)
         scores: Any = None
+        names: tuple[str, ...] = mlm.SCORES
         if self.contrast is not None:
-            data, scores = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
+            data, scores, told = contrasted.add(self.contrast, reader, data, heldout, words, self.training.seed, limit)
+            names += told
             loss = self.contrast.beside(loss, text=lambda model: model.text)
 
         def validate(model: Any) -> dict[str, float]:
@@ -64,7 +66,7 @@ class Run(Corpora):
 
         head = self.contrast.head(network) if self.contrast else {}
         model = Wrapped(text=mlm.WithTokenizer(network, words), **head)
-        return reader.job(words, model, loss, data, validate)
+        return reader.job(words, model, loss, data, validate, tuple(f"heldout_{name}" for name in names))
 
     def _network(self, words: Any) -> Any:
         import torch

@@ -108,8 +108,16 @@ class Reader:
             found |= corpus.hashes()
         return {str(file): value for file, value in found.items()}
 
-    def job(self, words: Any, model: Any, loss: Loss, data: Any, validate: Callable[[Any], dict[str, float]]) -> Job:
-        """The job of a run that reads this text with the tokenizer `words`."""
+    def job(
+        self,
+        words: Any,
+        model: Any,
+        loss: Loss,
+        data: Any,
+        validate: Callable[[Any], dict[str, float]],
+        scores: tuple[str, ...],
+    ) -> Job:
+        """The job of a run that reads this text with the tokenizer `words`; `scores` are those of `validate`."""
         return Job(
             model,
             loss,
@@ -118,6 +126,7 @@ class Reader:
             data_hashes=self.hashes(),
             describe=self.describe,
             also_read={"tokenizer": tokenizers.digest(words)},
+            scores=scores,
             frozen=weights.digests_of_frozen(model),
         )
 

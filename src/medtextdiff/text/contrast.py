@@ -64,6 +64,11 @@ class Config(config.Config):
         network: Any = encoder
         return {"asserted": nn.Linear(network.config.hidden_size, len(assertions.NAMES))} if self.asserted else {}
 
+    def scores(self) -> tuple[str, ...]:
+        """What `told_apart` finds."""
+        also = ("own_words", self.own_words), ("asserted", self.asserted)
+        return ("contrast", "told_apart", *(name for name, weight in also if weight))
+
     def beside(self, rest: Loss, text: Callable[[Any], nn.Module] = _itself) -> Loss:
         """The loss `rest` and this, on batches of `Contrasted`; `text` finds the encoder in the model."""
 

@@ -41,6 +41,10 @@ class Config(config.Config):
             raise ValueError("word_weight, pooled_weight and mlm_weight are all 0: nothing to learn; raise one")
         return self
 
+    def scores(self) -> tuple[str, ...]:
+        """What `evaluate` finds."""
+        return ("loss", *(name for name, weight in self._weights().items() if weight))
+
     def build(self) -> Loss:
         """The loss of a `Wrapped(text=WithTokenizer, teacher=..., projection=Linear)` on batches of `Lessons`."""
 
@@ -65,10 +69,13 @@ class Config(config.Config):
             terms["pooled"] = self._distance(pooled, _pooled(theirs, batch["teacher_lengths"]))
         if self.mlm_weight:
             terms["mlm"] = mlm.guess(network, mine, batch["labels"])["loss"]
-        weights = {"words": self.word_weight, "pooled": self.pooled_weight, "mlm": self.mlm_weight}
+        weights = self._weights()
         total = torch.stack([weights[name] * term for name, term in terms.items()] + [nothing]).sum()
         num_tokens = torch.tensor(float(len(batch["ids"])), device=total.device)
         return {"loss": total, "num_tokens": num_tokens} | {name: term.detach() for name, term in terms.items()}
+
+    def _weights(self) -> dict[str, float]:
+        return {"words": self.word_weight, "pooled": self.pooled_weight, "mlm": self.mlm_weight}
 
     def _words(self, model: Any, mine: Tensor, theirs: Tensor, batch: Mapping[str, Tensor], num: int) -> Tensor:
         words = model.projection(means(mine, batch["words"], num))

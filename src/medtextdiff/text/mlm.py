@@ -25,6 +25,7 @@ from medtextdiff.text.lora import merged
 from medtextdiff.text.token_store import TokenStore
 
 IGNORED = -100  # label of a word that is not asked for
+SCORES = ("loss", "masked_accuracy", "perplexity", "perplexity_per_word")  # what `evaluate` finds
 
 
 class WithTokenizer(nn.Module):
