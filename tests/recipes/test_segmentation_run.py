@@ -18,6 +18,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import folders, lvit, manifest, targets
 from medtextdiff.diffusion import denoiser
 from medtextdiff.evaluation.segmentation import score_image
+from medtextdiff.recipes import segmentation
 from medtextdiff.recipes.segmentation import fasttextdiff_monuseg_as_published, fasttextdiff_tiny
 from medtextdiff.recipes.segmentation_run import Data, Run
 from medtextdiff.segmentation import use
@@ -153,3 +154,27 @@ def test_published_recipes_train_on_images_made_smaller_as_they_are_used(tmp_pat
     sample = small.job().data.sample(0, torch.Generator())
     torch.testing.assert_close(sample.image, small.use.working_image(native)[0], atol=1.01 / 255, rtol=0)
     assert torch.equal(sample.mask, transforms.published_mask(torch.from_numpy(images.read_mask(record.mask)), 20))
+
+
+@pytest.mark.parametrize(
+    ("ours", "beside"),
+    [
+        ("fasttextdiff_monuseg", "unet_monuseg"),
+        ("fasttextdiff_monuseg_256", "unet_monuseg_256"),
+        ("nuclei_small", "unet_nuclei"),
+        ("fasttextdiff_kvasir_10", "unet_kvasir_10"),
+    ],
+)
+def test_the_unet_beside_ours_differs_in_the_network_and_its_rate_alone(ours, beside):
+    run, unet_run = getattr(segmentation, ours)(), getattr(segmentation, beside)()
+    rates = {"learning_rate": run.training.learning_rate, "lr_scale": run.training.lr_scale}
+    assert isinstance(unet_run.model, unet.Config)
+    assert unet_run.replace(model=run.model, training=unet_run.training.replace(**rates)) == run
+
+
+def test_the_model_of_256_pixels_learns_from_views_as_large_as_it_is_shown():
+    """An image made 256 x 256 and read at 512 is shown at twice its size; the views it learns from are so, too."""
+    native, small = segmentation.fasttextdiff_monuseg(), segmentation.fasttextdiff_monuseg_256()
+    shown = small.use.working_image(torch.rand(3, small.data.size, small.data.size)).shape[-1] / small.data.size
+    assert [scale * shown for scale in small.data.augmentation.scale] == pytest.approx(native.data.augmentation.scale)
+    assert small.use.working_image(torch.rand(3, 1000, 1000)).shape[-1] == small.data.size * shown

@@ -60,6 +60,24 @@ def unet_monuseg() -> Run:
     return _unet(fasttextdiff_monuseg())
 
 
+def fasttextdiff_monuseg_256() -> Run:
+    """The same on images made 256 x 256, as the papers score; the model reads each at 512 x 512, the whole of it.
+
+    Command: medtextdiff train segmentation.fasttextdiff_monuseg_256 --set data.root=DIR -o RUN
+             medtextdiff evaluate RUN --data DIR --at 256 -o REPORT
+    Hardware: as `fasttextdiff_monuseg`.
+    """
+    return _at_256(fasttextdiff_monuseg())
+
+
+def unet_monuseg_256() -> Run:
+    """The U-Net beside it: same data, loss, number of steps and scoring; its own learning rate.
+
+    Command: medtextdiff train segmentation.unet_monuseg_256 --set data.root=DIR -o RUN
+    """
+    return _at_256(unet_monuseg())
+
+
 def nuclei_small() -> Run:
     """The model that ships as `nuclei-small`: nuclei in H&E histology, from MoNuSeg's and DSB2018's training images.
 
@@ -301,6 +319,14 @@ def _brief() -> Run:
 def _unet(run: Run) -> Run:
     """The same with a U-Net for the model, and its own learning rate."""
     return run.replace(model=unet.Config(), training=run.training.replace(learning_rate=1e-3, lr_scale={}))
+
+
+def _at_256(run: Run) -> Run:
+    """Images made 256 x 256 and read at 512 x 512, with views as large as `run` sees at native size."""
+    data: Any = run.data
+    halved = tuple(scale / 2 for scale in data.augmentation.scale)
+    views = data.augmentation.replace(scale=halved)
+    return run.replace(data=data.replace(size=256, augmentation=views), use=use.Config(mode="resize", size=512))
 
 
 def _few(run: Run, num: int, consistent: bool = True) -> Run:
