@@ -69,6 +69,13 @@ def test_rms_makes_timesteps_weigh_alike(net, images):
         torch.testing.assert_close(each, torch.ones_like(each), rtol=1e-4, atol=1e-4)
 
 
+def test_channel_standardises_each_channel_even_of_a_single_place(net, images):
+    for plain, level in zip(levels_of(net, images), levels_of(net, images, normalise="channel"), strict=True):
+        torch.testing.assert_close(level, torch.nn.functional.instance_norm(plain), rtol=1e-4, atol=1e-5)
+    smallest = images[..., : net.multiple, : net.multiple]
+    assert levels_of(net, smallest, normalise="channel")[0].abs().max() == 0
+
+
 def test_image_rides_on_the_finest_level_and_bgr_flips_it(net, images):
     plain, with_image = levels_of(net, images), levels_of(net, images, image=True)
     extractor = features.Config(taps=TAPS, timesteps=(50, 150, 250), image=True).build()

@@ -165,9 +165,15 @@ class Features:
         if self.settings.normalise == "rms":
             level = level / level.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
         elif self.settings.normalise == "channel":
-            level = F.instance_norm(level)
+            level = _standardised(level)
         steps = level.unflatten(0, (num_images, -1)).unbind(1)  # T of (B, C, h, w)
         return steps[0] if len(steps) == 1 else torch.cat(steps, dim=1)  # unlike reshape, cat keeps channels last
+
+
+def _standardised(level: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
+    """Each channel with mean 0 and variance 1; zeros where a level has one place, which `F.instance_norm` refuses."""
+    centred = level.float() - level.float().mean(dim=(2, 3), keepdim=True)
+    return (centred * (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-5).rsqrt()).to(level.dtype)
 
 
 def _draw(seed: int, shape: tuple[int, ...]) -> Tensor:
