@@ -57,9 +57,9 @@ class PublishedCrossBlock(nn.Module):
         """The block on a level; `pooled` and `positions` are not read."""
         x = level.flatten(2).transpose(1, 2)  # (B, N, C)
         # Positions do not meet: a few at a time stay in the processor's cache, and take little memory.
-        chunks = x.split(_CHUNK, dim=1)
+        chunks = (x,) if torch.compiler.is_exporting() else x.split(_CHUNK, dim=1)  # a graph's sizes are open
         dtype = _convolution_dtype(x)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or len(chunks) == 1:
             fused = torch.cat([self.attend(chunk, tokens, mask).to(dtype) for chunk in chunks], dim=1)
         else:
             fused = x.new_empty(x.shape, dtype=dtype)

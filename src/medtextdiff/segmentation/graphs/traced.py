@@ -150,7 +150,7 @@ def _decode(segmenter: FastTextDiff) -> Graph:
 
 
 def _text(encoder: nn.Module) -> Graph:
-    text_graph.Config.of(encoder)  # raises for an encoder of its own
+    limit = text_graph.Config.of(encoder).limit  # raises for an encoder of its own
     traced = text_graph.Traced(encoder)
     vocabulary = traced.model.get_input_embeddings().num_embeddings
 
@@ -158,7 +158,7 @@ def _text(encoder: nn.Module) -> Graph:
         ids = torch.randint(vocabulary, (case.batch, case.words), generator=rng)
         return {"ids": ids, "mask": _mask(case, rng)}
 
-    return Graph("text", traced, draw, ("states",), {"ids": _note_sides(), "mask": _note_sides()})
+    return Graph("text", traced, draw, ("states",), {"ids": _note_sides(limit), "mask": _note_sides(limit)})
 
 
 def _segment(segmenter: Any) -> Graph:
@@ -171,15 +171,15 @@ def _segment(segmenter: Any) -> Graph:
 
 
 @cache
-def _free(name: str) -> Any:
-    """A side that stays open; made when needed, for torch.export takes a second to import."""
+def _free(name: str, most: int | None = None) -> Any:
+    """A side that stays open, up to `most`; made when needed, for torch.export takes a second to import."""
     if name == "batch":  # a named one would have to repeat diffusers' own limit of 63
         return torch.export.Dim.AUTO
-    return torch.export.Dim(name)
+    return torch.export.Dim(name, max=most)
 
 
-def _note_sides() -> dict[int, Any]:
-    return {0: _free("batch"), 1: _free("words")}
+def _note_sides(limit: int | None = None) -> dict[int, Any]:
+    return {0: _free("batch"), 1: _free("words", limit)}  # a BERT has no place for a word beyond its limit
 
 
 def _sides(cells: int) -> dict[int, Any]:

@@ -105,7 +105,8 @@ def enlarged_conv(
     one matrix a side, so that no enlarged map of C channels is ever built.
     """
     height, width = size
-    if 2 * level.shape[-1] > width or 2 * level.shape[-2] > height:  # nothing to win
+    exporting = torch.compiler.is_exporting()  # a graph's sizes are open, those of the matrices below are not
+    if exporting or 2 * level.shape[-1] > width or 2 * level.shape[-2] > height:  # nothing to win
         if tuple(level.shape[-2:]) != size:
             level = F.interpolate(level, size=size, mode="bilinear", align_corners=False)
         return F.conv2d(level, weight, padding=1)
