@@ -243,6 +243,7 @@ def test_a_reader_of_notes_in_one_piece_is_refused():
         {"head": published.Config(width=24, hidden=(8, 4))},
         {"text": TEXT.replace(as_bert=True), "features": NOISY.replace(noise="per_image", normalise="rms")},
         {"text": None, "features": NOISY.replace(noise="none", normalise="channel", image=True)},
+        {"head": pyramid.Config(width=16, detail=8), "features": NOISY.replace(image=True)},
     ],
     ids=lambda changes: "+".join(changes),
 )

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from medtextdiff.config import ConfigError
 from medtextdiff.layers import grid_positions
 from medtextdiff.segmentation import features, losses
 from medtextdiff.segmentation.fusion import none
@@ -127,7 +128,28 @@ def test_any_taps_and_any_classes(made, images, taps):
     assert model(images, NOTES).shape == (3, 5, 32, 48)
 
 
+WITH_IMAGE = features.Config(taps=(0, 2, 3), timesteps=(10,), image=True)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [(32, 48), (30, 45)])
+@pytest.mark.parametrize("shuffle_up_to", [4, 1])
+def test_the_detail_branch_reads_the_image_itself(made, images, size, shuffle_up_to):
+    head = pyramid.Config(width=16, detail=8, shuffle_up_to=shuffle_up_to)
+    model, cut, seen = made(features=WITH_IMAGE, head=head), images[..., : size[0], : size[1]], []
+    model.head.detail.register_forward_hook(lambda module, given, out: seen.append(given))
+    together = model(cut, NOTES)
+    maps, pixels = seen[0]
+    assert maps.shape[1] == 8
+    assert torch.equal(pixels[..., : size[0], : size[1]], cut)
+    assert together.shape == (3, 2, *size)
+    for row, note in enumerate(NOTES):
+        torch.testing.assert_close(together[row : row + 1], model(cut[row : row + 1], [note]), rtol=1e-4, atol=1e-5)
+
+
 def test_misuse_is_refused(made, images):
+    with pytest.raises(ConfigError, match=r"set model\.features\.image=true"):
+        made(head=pyramid.Config(detail=8))
     model = made()
     with pytest.raises(ValueError, match="3 images and 1 notes"):
         model(images, ["one"])

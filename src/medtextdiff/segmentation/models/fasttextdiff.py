@@ -31,7 +31,13 @@ class Config(config.Config):
     num_classes: int = Field(default=2, ge=2)
 
     def build(self) -> "FastTextDiff":
-        """The segmenter, its head new."""
+        """The segmenter, its head new.
+
+        Raises:
+            ConfigError: a head that reads the image's own pixels, which `features` leaves out.
+        """
+        if getattr(self.head, "detail", 0) and not self.features.image:
+            raise ConfigError("model.head.detail reads the image's own pixels: set model.features.image=true, too")
         return FastTextDiff(self)
 
 
