@@ -128,15 +128,13 @@ def test_any_taps_and_any_classes(made, images, taps):
     assert model(images, NOTES).shape == (3, 5, 32, 48)
 
 
-WITH_IMAGE = features.Config(taps=(0, 2, 3), timesteps=(10,), image=True)
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(32, 48), (30, 45)])
 @pytest.mark.parametrize("shuffle_up_to", [4, 1])
 def test_the_detail_branch_reads_the_image_itself(made, images, size, shuffle_up_to):
     head = pyramid.Config(width=16, detail=8, shuffle_up_to=shuffle_up_to)
-    model, cut, seen = made(features=WITH_IMAGE, head=head), images[..., : size[0], : size[1]], []
+    with_image = features.Config(taps=(0, 2, 3), timesteps=(10,), image=True)
+    model, cut, seen = made(features=with_image, head=head), images[..., : size[0], : size[1]], []
     model.head.detail.register_forward_hook(lambda module, given, out: seen.append(given))
     together = model(cut, NOTES)
     maps, pixels = seen[0]

@@ -172,7 +172,8 @@ class Features:
 
 def _standardised(level: Float[Tensor, "N C h w"]) -> Float[Tensor, "N C h w"]:
     """Each channel with mean 0 and variance 1; zeros where a level has one place, which `F.instance_norm` refuses."""
-    centred = level.float() - level.float().mean(dim=(2, 3), keepdim=True)
+    values = level.float()
+    centred = values - values.mean(dim=(2, 3), keepdim=True)
     return (centred * (centred.square().mean(dim=(2, 3), keepdim=True) + 1e-5).rsqrt()).to(level.dtype)
 
 
