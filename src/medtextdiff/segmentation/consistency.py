@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from medtextdiff import config
-from medtextdiff.segmentation import losses
+from medtextdiff.segmentation import contrast, losses
 from medtextdiff.segmentation.padding import whole_boxes
 from medtextdiff.types import Batch
 
@@ -25,6 +25,7 @@ class Config(config.Config):
     """The labelled loss, plus `weight` times the consistency, whose weight grows over `ramp_up` steps.
 
     decay: of the teacher's running average. threshold: the least probability at which the teacher's class counts.
+    contrast_shift: 0 to 1, how far the teacher's probabilities are fitted to each crop's colours (`contrast.shift`).
     """
 
     labelled: losses.Config = losses.Config()
@@ -32,6 +33,7 @@ class Config(config.Config):
     ramp_up: NonNegativeInt = 100
     threshold: float = Field(default=0.9, ge=0, le=1)
     decay: float = Field(default=0.99, ge=0, lt=1)
+    contrast_shift: float = Field(default=0.0, ge=0, le=1)
 
     def build(self, student: nn.Module) -> "ConsistencyLoss":
         """The loss with a teacher that starts as a copy of the student; frozen weights are shared, not copied."""
@@ -73,7 +75,7 @@ class ConsistencyLoss:
             )
         self.teacher.to(weak.images.device)  # the engine moves the student only
         with torch.no_grad():
-            teacher = self.teacher(weak.images, weak.notes, weak.boxes)
+            teacher = self._fitted(self.teacher(weak.images, weak.notes, weak.boxes), weak.images)
         num = len(labelled.images)
         logits = model(  # one pass for both: one gradient synchronisation, one graph
             torch.cat([labelled.images, batch.strong]), [*labelled.notes, *weak.notes], _both_boxes(labelled, weak)
@@ -111,6 +113,14 @@ class ConsistencyLoss:
         own = dict(self.teacher.named_parameters()) | dict(self.teacher.named_buffers())
         for name, value in state["teacher"].items():
             own[name].copy_(value)
+
+    def _fitted(self, logits: Float[Tensor, "B K H W"], images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K H W"]:
+        strength = self.settings.contrast_shift
+        if strength == 0:
+            return logits
+        probs = logits.float().softmax(dim=1)
+        shifted = [contrast.shift(image, one, strength) for image, one in zip(images, probs, strict=True)]
+        return torch.stack(shifted).clamp(min=1e-6).log()
 
     def _weight(self) -> float:
         return self.settings.weight * min(1.0, self.step / max(1, self.settings.ramp_up))

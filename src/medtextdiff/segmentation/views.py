@@ -26,7 +26,7 @@ class Encoded:
     """What an image gives, whatever the note. The levels stay in memory: about 14 MB for each tile of 256 x 256.
 
     `size` is the image's own (height, width), `work` that which was read, `padded` with the padding of small images;
-    `antialias` says how the probabilities are made smaller where what was read is larger than the image.
+    `image` is kept, for `settings` may fit the probabilities to it.
     """
 
     chunks: list[Chunk]
@@ -34,7 +34,8 @@ class Encoded:
     size: tuple[int, int]
     work: tuple[int, int]
     padded: tuple[int, int]
-    antialias: bool = True
+    image: Float[Tensor, "3 H W"]
+    settings: use.Config
 
     @classmethod
     @torch.no_grad()
@@ -56,7 +57,7 @@ class Encoded:
             chunks.append(Chunk(segmenter.encode(torch.stack(tiles)), some, boxes))
         own = (image.shape[-2], image.shape[-1])
         size = (padded.shape[-2], padded.shape[-1])
-        return cls(chunks, tile, own, (height, width), size, settings.antialias)
+        return cls(chunks, tile, own, (height, width), size, image, settings)
 
     @torch.no_grad()
     def probabilities(self, segmenter: Any, note: str) -> Float[Tensor, "K H W"]:
@@ -73,5 +74,6 @@ class Encoded:
                 weights[place] += weight
         probs = (total / weights)[None, :, : self.work[0], : self.work[1]]
         if self.work != self.size:
-            probs = F.interpolate(probs, size=self.size, mode="bilinear", align_corners=False, antialias=self.antialias)
-        return probs[0]
+            antialias = self.settings.antialias
+            probs = F.interpolate(probs, size=self.size, mode="bilinear", align_corners=False, antialias=antialias)
+        return self.settings.shifted(self.image, probs[0])
