@@ -178,3 +178,12 @@ def test_the_model_of_256_pixels_learns_from_views_as_large_as_it_is_shown():
     shown = small.use.working_image(torch.rand(3, small.data.size, small.data.size)).shape[-1] / small.data.size
     assert [scale * shown for scale in small.data.augmentation.scale] == pytest.approx(native.data.augmentation.scale)
     assert small.use.working_image(torch.rand(3, 1000, 1000)).shape[-1] == small.data.size * shown
+
+
+@pytest.mark.parametrize("num", [1, 5])
+def test_few_labels_are_cut_alike_by_ours_and_the_unet(num):
+    ours, beside = (getattr(segmentation, f"{name}_monuseg_{num}")() for name in ("fasttextdiff", "unet"))
+    assert ours.use == beside.use
+    assert ours.use.contrast_shift > 0
+    assert len(ours.data.subset) == num
+    assert ours.data.subset == beside.data.subset
