@@ -73,6 +73,11 @@ def test_shifted_probabilities_sum_to_one_and_keep_the_ratios_of_the_foreground(
     torch.testing.assert_close(half, torch.full((40, 60), -0.5 * contrast.best_cut(image, log_odds(probs))))
 
 
+def test_one_class_stays_certain():
+    image, _, _ = stained()  # a bank is filled by a model of one class
+    torch.testing.assert_close(contrast.shift(image, torch.ones(1, 40, 60), 1.0), torch.ones(1, 40, 60))
+
+
 def test_certain_probabilities_stay_finite():
     image, _, truth = stained()
     sure = torch.stack([(~truth).float(), truth.float()])

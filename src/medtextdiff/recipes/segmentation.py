@@ -37,7 +37,7 @@ _BUDGET = engine.Config(
     validate_every=100_000,  # only at the end: nothing is chosen on the images that are reported
     log_every=20,
 )
-_SHIFT = 0.75  # of `contrast_shift` with few labels; chosen on training images without labels (docs/results.md)
+_SHIFT = 0.75  # of `contrast_shift` with few labels; docs/results.md says how it was chosen
 
 
 def fasttextdiff_monuseg() -> Run:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEAST = 50  # pixels: on either side of a cut that is considered
+_LEAST = 50  # pixels: on either side of a cut that is considered
 _CUTS = torch.arange(-3.0, 3.01, 0.25, dtype=torch.float64)  # of the foreground's log odds: probabilities .05 to .95
 _CHUNK = 1 << 20  # pixels at once
 _RIDGE = 1e-6  # keeps the scatter of a grey image, whose three channels are one, invertible
@@ -34,7 +34,7 @@ def best_cut(image: Float[Tensor, "3 H W"], log_odds: Float[Tensor, "H W"]) -> f
     apart = inside[:, 1:4] / inside[:, :1].clamp(min=1) - outside[:, 1:4] / outside[:, :1].clamp(min=1)
     distance = (apart * torch.linalg.solve(scatter, apart)).sum(dim=1)
     score = inside[:, 0] * outside[:, 0] * distance
-    usable = (inside[:, 0] >= LEAST) & (outside[:, 0] >= LEAST)
+    usable = (inside[:, 0] >= _LEAST) & (outside[:, 0] >= _LEAST)
     if not usable.any():
         return 0.0
     return float(_CUTS[score.masked_fill(~usable, -1.0).argmax()])

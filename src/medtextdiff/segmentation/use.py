@@ -51,7 +51,7 @@ class Config(config.Config):
 
     def shifted(self, image: Float[Tensor, "3 H W"], probs: Float[Tensor, "K H W"]) -> Float[Tensor, "K H W"]:
         """The probabilities as `contrast_shift` wants them."""
-        if self.contrast_shift == 0 or len(probs) == 1:
+        if self.contrast_shift == 0:
             return probs
         return contrast.shift(image, probs, self.contrast_shift)
 
