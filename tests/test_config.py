@@ -60,6 +60,7 @@ def test_override_takes_the_settings_of_a_part_as_json() -> None:
         ("rate=fast", "'rate' cannot be 'fast'"),
         ("rate", "takes name=value"),
         ("rate.x=1", "holds a plain value"),
+        ("extra.smooth=2", "'extra' is null here; set it whole, --set 'extra="),
         ('fusion={"num_haeds": 4}', "did you mean 'num_heads'"),
         ('fusion={"kind": "os.path"}', "outside medtextdiff"),
         ('extra={"smooth": "much"}', "'extra' cannot be"),

@@ -111,6 +111,11 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
     current = getattr(config, name)
     value: Any
     if rest:
+        if current is None:
+            part = whole.removesuffix("." + ".".join(rest))
+            raise ConfigError(
+                f"no setting '{whole}': '{part}' is null here; set it whole, --set '{part}={{...}}', in JSON"
+            )
         if not isinstance(current, Config):
             raise ConfigError(f"no setting '{whole}': '{name}' holds a plain value, nothing is inside it")
         value = _set(current, rest, text, whole)
