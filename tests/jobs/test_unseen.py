@@ -95,6 +95,21 @@ def test_a_run_does_not_go_on_with_another_note(run_dir: Path, data_dir: Path) -
     assert [name for name in about if about[name] != job.also_read[name]] == ["mask and notes of case0"]
 
 
+def test_a_run_does_not_go_on_with_other_validation_or_unlabelled_images(data_dir: Path) -> None:
+    words = [f"data.root={data_dir}", 'data.subset=["case0"]', 'consistency={"weight": 1.0}']
+    run = override(recipes.find("segmentation.fasttextdiff_tiny"), words)
+    before = run.job().also_read
+    assert sorted(name for name in before if name.startswith("validation")) == [f"validation: case{k}" for k in (4, 5)]
+    table = data_dir / "notes.csv"
+    table.write_text(table.read_text().replace("One disc on the right.", "A disc on the right.", 1))  # of case1
+    Image.fromarray(np.zeros((40, 48), dtype=np.uint8)).save(data_dir / "masks" / "case5.png")
+    after = run.job().also_read
+    assert sorted(name for name in before if before[name] != after[name]) == [
+        "validation: case5",
+        "without labels: case1",
+    ]
+
+
 def test_two_masks_of_one_image_are_no_two_cases(data_dir: Path, run_dir: Path, tmp_path: Path) -> None:
     Image.fromarray(np.full((40, 48), 255, dtype=np.uint8)).save(data_dir / "masks" / "whole.png")
     found = data_dir / "found.csv"

@@ -159,13 +159,15 @@ class Run(config.Config):
         loss: Any = self.loss.build()
         after_step: Callable[[nn.Module, int], None] | None = None
         also = {f"mask and notes of {name}": _told(record) for name, record in _named(labelled)}
+        also |= {f"validation: {record.id}": _whole(record) for record in val}
         if self.consistency is not None:
             pool = [record for split in self.data.unlabelled_splits for record in self.data.records(split)]
-            unlabelled = self._dataset([_without_mask(record) for record in pool])
+            pool = [replace(record, mask=None) for record in pool]
+            unlabelled = self._dataset(pool)
             data = consistency_part.Paired(data, unlabelled, repeats=self.data.augmentation.repeats)
             loss = self.consistency.replace(labelled=self.loss).build(model)
             after_step = loss.update_teacher
-            also |= {f"without labels: {r.id}": content_hash(r.image) for r in pool if r.image}
+            also |= {f"without labels: {record.id}": _whole(record) for record in pool}
         hashes = {name: content_hash(record.image) for name, record in _named(labelled) if record.image}
         validate = self._validator(val) if val else None
         frozen = weights.digests_of_frozen(model)
@@ -259,5 +261,7 @@ def _told(record: Record) -> str:
     return told.hexdigest()
 
 
-def _without_mask(record: Record) -> Record:
-    return replace(record, mask=None)
+def _whole(record: Record) -> str:
+    """A hash of a record's image, mask and notes."""
+    image = "" if record.image is None else content_hash(record.image)
+    return hashlib.sha256((image + _told(record)).encode()).hexdigest()
