@@ -93,7 +93,8 @@ def subset(records: Sequence[Record], ids: Sequence[str]) -> list[Record]:
     for name in ids:
         if name not in known:
             hint = nearest(name, known) if len(known) <= 40 else f"there are {len(known)} records, e.g. {join(known)}"
-            raise DataError(f"the subset names '{name}', but no record has that id; {hint}")
+            told = f"the subset names '{name}', but no record has that id; name some of this data set, or [] for all"
+            raise DataError(f"{told}; {hint}")
     wanted = set(ids)
     return [record for record in records if record.id in wanted]
 
