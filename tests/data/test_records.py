@@ -89,6 +89,15 @@ def test_without_a_table_every_image_is_a_record(disc_config, tmp_path):
     assert all(record.mask is not None and record.note == "" for record in found)
 
 
+def test_a_table_of_tabs_is_found_beside_the_images(disc_config, tmp_path):
+    lines = (tmp_path / "notes.csv").read_text().splitlines()
+    (tmp_path / "notes.csv").unlink()
+    (tmp_path / "notes.tsv").write_text("\n".join(line.replace(",", "\t", 3) for line in lines) + "\n")
+    found = detect(tmp_path).build().records()
+    assert {record.split for record in found} == {"train", "val"}
+    assert all(record.note for record in found)
+
+
 def test_mask_folder_that_is_not_there(disc_config, tmp_path):
     (tmp_path / "masks").rename(tmp_path / "masks_lesion")
     with pytest.raises(DataError, match=r'there is masks_lesion: --masks .*"mask_folder": "masks_lesion"'):

@@ -35,7 +35,7 @@ def segment(
     model: Model = DEFAULT_MODEL,
     note: Annotated[str | None, typer.Option(help="One note for all images.")] = None,
     notes: Annotated[
-        Path | None, typer.Option(help="Table of notes: csv, xlsx or jsonl with columns image, note.")
+        Path | None, typer.Option(help="Table of notes: csv, tsv, xlsx or jsonl with columns image, note.")
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay", help="Also write the mask drawn on the image.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probability maps.")] = False,

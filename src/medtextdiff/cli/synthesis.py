@@ -14,7 +14,7 @@ def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the images; goes on where it stopped.")],
     model: Annotated[str, typer.Option("--model", "-m", help="A shipped generator's name or a run folder.")],
     prompts: Annotated[list[str] | None, typer.Argument(help="What to show.", metavar="PROMPT...")] = None,
-    table: Annotated[Path | None, typer.Option("--prompts", help="Table of prompts: csv, xlsx or jsonl.")] = None,
+    table: Annotated[Path | None, typer.Option("--prompts", help="Table of prompts: csv, tsv, xlsx or jsonl.")] = None,
     column: Annotated[str, typer.Option(help="The column of --prompts that holds them.")] = "prompt",
     num: Annotated[int, typer.Option("-n", help="Images for each prompt.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first image; each further image has the next.")] = 0,

@@ -10,6 +10,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +50,12 @@ def read_table(
             the file and the line, never a cell's text.
     """
     path = Path(path)
-    readers: dict[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
-        ".csv": _read_csv,
-        ".tsv": lambda file: _read_csv(file, "\t"),
-        ".xlsx": _read_xlsx,
-        ".jsonl": _read_jsonl,
-    }
-    if path.suffix.lower() not in readers:
-        raise DataError(f"table {path} must end in {', '.join(readers)}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"table {path} must end in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise DataError(f"table {path} does not exist; check the path")
     try:
-        columns, rows = readers[path.suffix.lower()](path)
+        columns, rows = _READERS[path.suffix.lower()](path)
     except OSError as error:
         raise DataError(f"table {path} cannot be opened: {error.strerror or 'not readable'}") from None
     _check_columns(path, columns, required, optional, only_known, option)
@@ -269,3 +264,12 @@ def join(names: Iterable[str], most: int = 5) -> str:
     listed = list(names)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""
     return ", ".join(listed[:most]) + more
+
+
+_READERS: dict[str, Callable[[Path], tuple[list[str], list[Row]]]] = {
+    ".csv": _read_csv,
+    ".tsv": partial(_read_csv, delimiter="\t"),
+    ".xlsx": _read_xlsx,
+    ".jsonl": _read_jsonl,
+}
+SUFFIXES = tuple(_READERS)

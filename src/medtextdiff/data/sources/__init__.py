@@ -4,6 +4,7 @@ from pathlib import Path
 
 from medtextdiff import config
 from medtextdiff.data.errors import DataError
+from medtextdiff.data.tables import SUFFIXES
 
 
 def detect(root: str | Path, **fields: object) -> config.Config:
@@ -15,7 +16,7 @@ def detect(root: str | Path, **fields: object) -> config.Config:
     from medtextdiff.data.sources import folders, lvit, manifest, medvqa_gi, rocov2
 
     path = Path(root)
-    if path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".xlsx"):
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
         return settled(manifest.Config(root=str(path)), **fields)
     if any((path / name).is_dir() for name in lvit.FOLDERS.values()):
         return settled(lvit.Config(root=str(path)), **fields)
@@ -25,7 +26,7 @@ def detect(root: str | Path, **fields: object) -> config.Config:
         return settled(rocov2.Config(root=str(path)), **fields)
     if (path / "images").is_dir():
         return settled(folders.Config(root=str(path)), **(_without_table(path) | fields))
-    for name in ("manifest.csv", "manifest.jsonl"):
+    for name in (f"manifest{suffix}" for suffix in SUFFIXES):
         if (path / name).is_file():
             return settled(manifest.Config(root=str(path / name)), **fields)
     if not path.exists():
@@ -58,4 +59,4 @@ def _without_table(path: Path) -> dict[str, object]:
 
 
 def _has_notes(path: Path) -> bool:
-    return any((path / f"notes{suffix}").is_file() for suffix in (".csv", ".xlsx", ".jsonl"))
+    return any((path / f"notes{suffix}").is_file() for suffix in SUFFIXES)

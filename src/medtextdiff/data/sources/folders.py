@@ -17,7 +17,7 @@ from medtextdiff.data.errors import DataError
 from medtextdiff.data.images import list_images
 from medtextdiff.data.listing import Entry, gather
 from medtextdiff.data.records import Finding, Listing, Source
-from medtextdiff.data.tables import Row, join, normal, on_disk, read_table
+from medtextdiff.data.tables import SUFFIXES, Row, join, normal, on_disk, read_table
 from medtextdiff.types import Side
 
 PATIENT = "patient"  # the column that is read unasked, where the table has it
@@ -97,7 +97,7 @@ def _table(settings: Config, root: Path) -> Path | None:
         return None
     if settings.notes != "auto":
         return root / settings.notes
-    found = [root / f"notes{suffix}" for suffix in (".csv", ".tsv", ".xlsx", ".jsonl")]
+    found = [root / f"notes{suffix}" for suffix in SUFFIXES]
     found = [path for path in found if path.is_file()]
     if len(found) > 1:
         names = [path.name for path in found]
