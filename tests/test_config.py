@@ -34,6 +34,9 @@ def test_round_trip_keeps_types_and_values() -> None:
 def test_override_sets_plain_values_checked_by_type() -> None:
     changed = override(Outer(), ["sizes=3,4,5", "rate=null", "name=12", "names=one"])
     assert changed == Outer(sizes=(3, 4, 5), rate=None, name="12", names=("one",))
+    for numbers in ("007, 12", '["007", 12]'):
+        assert override(Outer(), [f"names={numbers}"]).names == ("007", "12")
+    assert override(Outer(), ["names=[12]"]).names == ("12",)
 
 
 def test_override_swaps_a_part_for_its_sibling() -> None:

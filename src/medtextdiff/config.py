@@ -123,7 +123,9 @@ def _set(config: Config, path: list[str], text: str, whole: str) -> Config:
         value = _from_settings(current, value)
     elif isinstance(current, Config) and text.lower() != "null":
         value = _sibling(current, text, whole)
-    readings = [value] if rest else [value, text, [value]]  # path=123 is a string, more=DIR a list of one
+    # path=123 is a string, more=DIR a list of one, subset=101,102 a list of strings
+    spelt = [item.strip(" \"'") for item in text.strip("[]()").split(",")]
+    readings = [value] if rest else [value, text, [value], spelt]
     faults = []
     for reading in readings:
         try:
