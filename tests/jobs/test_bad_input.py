@@ -248,7 +248,7 @@ CASES = [f"case{k}.png" for k in range(6)]
         (lambda d: rewrite(d, "image,mask,split,note", "note,mask,split,image"), [], "not the name of an image"),
         (lambda d: shutil.rmtree(d / "images"), [], "fits no known layout"),
         (lambda d: shutil.rmtree(d), [], "does not exist"),
-        (lambda d: None, ["data.subset=case0,nope"], "the subset names 'nope', but no record has that id; name some of"),
+        (lambda d: None, ["data.subset=case0,nope"], "the subset names 'nope', but no record has that id; name"),
         (lambda d: None, ["data=x"], "is a group of settings"),
         (lambda d: None, ["training.max_steps=0"], "greater than or equal to 1"),
         (lambda d: None, ["training.learning_rate=-1"], "greater than 0"),

@@ -181,6 +181,7 @@ def test_bad_tables_and_sources(world, tmp_path):
     table.unlink()
     refused(evaluate(world, source=folder, out=tmp_path / "report"), "has no prompts.csv")
     refused(evaluate(world, source="nowhere", out=tmp_path / "report"), "no model or run folder")
+    refused(evaluate(world, "--size", "48", source="msdm-gi-small", out=tmp_path / "report"), "generate them first")
     refused(evaluate(world, data="nowhere", out=tmp_path / "report"), "does not exist")
     assert not (tmp_path / "report").exists()
 

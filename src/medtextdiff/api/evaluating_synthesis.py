@@ -149,6 +149,11 @@ def _made(
         if protocol == "medvqa2025":
             synthesis_figures.check_pairs(items)
         return _Made(image_sets.of_generated(items, size, fit), items)
+    if size is not None:
+        raise ConfigError(
+            f"--size is of a folder of images, and {source} makes them at its own size: leave it out, or "
+            "generate them first"
+        )
     if protocol == "medvqa2025":
         synthesis_figures.check_pairs([])
     model = _load(source, device)

@@ -44,7 +44,9 @@ def evaluate_synthesis(
     reconstructions: Annotated[
         Path | None, typer.Option(help="The held-out images as an autoencoder gives them back, under their names.")
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Compare at N x N pixels; default: the images' own.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Compare the images of a folder at N x N pixels; default: their own.")
+    ] = None,
     fit: _Fit = "squeeze",
     steps: Annotated[int | None, typer.Option(help="Of a run's sampler.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Of a run's sampler.")] = None,
