@@ -75,8 +75,8 @@ def from_json(value: Any) -> Any:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `a.b=c` assignments, in order.
 
-    A value for a field that holds a part may be a sibling's name (`model.head.fusion=gated`), or some of its settings as
-    JSON (`contrast={"num": 16}`; with a "kind", a whole part). Other values are checked against the field's type.
+    A value for a field that holds a part may be a sibling's name (`model.head.fusion=gated`), or some of its settings
+    as JSON (`contrast={"num": 16}`; with a "kind", a whole part). Other values are checked against the field's type.
     Lists are written `1,2,3` or as JSON; `null` is None.
 
     Raises:
