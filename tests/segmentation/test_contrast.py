@@ -57,6 +57,27 @@ def test_no_cut_without_two_sides():
     assert contrast.best_cut(image, few) == 0
 
 
+def test_of_cuts_that_give_one_mask_the_nearest_to_the_models_own_is_taken():
+    image, _, truth = stained()
+    assert contrast.best_cut(image, torch.where(truth, 5.0, -3.5)) == 0
+    assert contrast.best_cut(image, torch.where(truth, 5.0, 0.6)) == 0.75
+    assert contrast.best_cut(image, torch.where(truth, -1.1, -5.0)) == -1.25
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.9, 1.0])
+def test_a_picture_of_one_colour_keeps_its_threshold(value):
+    odds = 1.5 * torch.randn(64, 64, generator=torch.Generator().manual_seed(0)) - 3
+    assert contrast.best_cut(torch.full((3, 64, 64), value), odds) == 0
+
+
+@pytest.mark.parametrize("parts", [(1.0,), (0.5, 0.5), (0.4, 0.3, 0.2, 0.1)])
+def test_the_mask_is_what_the_cut_chose_however_many_classes(parts):
+    image, probs, truth = stained()
+    split = torch.stack([1 - probs, *(part * probs for part in parts)])
+    shifted = contrast.shift(image, split, 1.0)
+    assert torch.equal(shifted.argmax(dim=0) > 0, truth)
+
+
 def test_a_grey_picture_has_a_cut():
     image, probs, truth = stained()
     grey = image.mean(dim=0, keepdim=True).expand(3, -1, -1)
@@ -70,7 +91,8 @@ def test_shifted_probabilities_sum_to_one_and_keep_the_ratios_of_the_foreground(
     torch.testing.assert_close(shifted.sum(dim=0), torch.ones(40, 60))
     torch.testing.assert_close(shifted[1] / shifted[2], torch.full((40, 60), 3.0))
     half = log_odds(1 - shifted[0]) - log_odds(probs)
-    torch.testing.assert_close(half, torch.full((40, 60), -0.5 * contrast.best_cut(image, log_odds(probs))))
+    cut = contrast.best_cut(image, torch.log(0.75 * probs) - torch.log(1 - probs))
+    torch.testing.assert_close(half, torch.full((40, 60), -0.5 * cut))
 
 
 def test_one_class_stays_certain():
