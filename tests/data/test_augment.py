@@ -223,6 +223,13 @@ def test_a_number_of_views_comes_again_bit_for_bit():
     assert not other & {v.image.numpy().tobytes() for v in drawn}
 
 
+@pytest.mark.parametrize("name", [f"case {k}" for k in range(10)])
+def test_such_views_are_no_more_than_asked_for_whatever_their_flips_do_to_a_note(name):
+    settings = Config(flips=True, rot90=True, num_views=2, note_dropout=0.5)  # only the upper one of these can turn
+    drawn = [settings.build()(coordinates(16, 16), None, "the lesion is upper right", rng(k), name) for k in range(40)]
+    assert len({view.image.numpy().tobytes() for view in drawn}) <= 2
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_such_a_view_agrees_with_its_note(seed):
     image = coordinates(64, 64)

@@ -16,9 +16,9 @@ from medtextdiff.api import exports
 from medtextdiff.config import ConfigError
 from medtextdiff.data import images, transforms
 from medtextdiff.data.errors import ImageError
+from medtextdiff.data.notes import flip_note
 from medtextdiff.evaluation.calibration import confidence
 from medtextdiff.recipes import segmentation_run
-from medtextdiff.recipes.segmentation_run import mirror_note
 from medtextdiff.segmentation.predict import Mode
 from medtextdiff.segmentation.views import Encoded
 from medtextdiff.types import Levels, Picture
@@ -70,7 +70,7 @@ class Model:
         tensor = self._tensor(image)
         use = self._use(mode)
         with self._computing():
-            probs = use.probabilities(self.segmenter, tensor, note, mirror_note)
+            probs = use.probabilities(self.segmenter, tensor, note, flip_note)
         return self._result(probs, started)
 
     def warm(self, image: Image) -> None:
@@ -80,7 +80,7 @@ class Model:
             ImageError: as `segment`.
         """
         with self._computing():
-            self.run.use.probabilities(_Encoder(self.segmenter), self._tensor(image), "", mirror_note)
+            self.run.use.probabilities(_Encoder(self.segmenter), self._tensor(image), "", flip_note)
 
     def encode(self, image: Image, *, mode: Mode | None = None) -> Encoded:
         """What the image gives, whatever the note: the expensive part. Mirror averaging is left out.

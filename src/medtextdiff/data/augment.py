@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from medtextdiff import config
 from medtextdiff.data import transforms
-from medtextdiff.data.notes import flip_note_vertical, mirror_note, rotate_note_90
+from medtextdiff.data.notes import flip_note, rotate_note_90
 from medtextdiff.types import IGNORE, Side
 
 Amount = Field(default=0.0, ge=0.0, le=1.0)
@@ -109,24 +109,26 @@ class Augmentation:
         """
         draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
         told = _choose_note(self.settings, note, next(draws), next(draws))
-        turnable = True
         if self.settings.num_views is not None:
             rng = _view_generator(name, int(next(draws) * self.settings.num_views))
             draws = iter(torch.rand(16, generator=rng, dtype=torch.float64).tolist())
-            # Pixels are the view's and notes the draw's: an image is turned only where each of its notes can follow.
-            notes = [note] if isinstance(note, str) else note
-            turnable = all(rotate_note_90(text, side) is not None for text in notes)
         window = _draw_window(self.settings, image.shape[-2:], next(draws), next(draws), next(draws))
         left_right, top_bottom, turn = (next(draws) < 0.5 for _ in range(3))
+        left_right, top_bottom = left_right and self.settings.flips, top_bottom and self.settings.flips
+        top_bottom = top_bottom and self.settings.vertical_flips
+        if self.settings.num_views is not None:
+            # Pixels are the view's and notes the draw's: an image is turned only where each of its notes can follow.
+            notes = [flip_note(text, left_right, top_bottom) for text in ([note] if isinstance(note, str) else note)]
+            turn = turn and all(rotate_note_90(text, side) is not None for text in notes)
         size = (self.settings.crop,) * 2 if self.settings.crop else (image.shape[-2], image.shape[-1])
         view = _as_float(transforms.resize_image(_cut(image, window, "reflect"), size))
         shown = transforms.resize_mask(_cut(mask, window, "constant"), size).long() if mask is not None else None
         result = View(view.expand(3, -1, -1), shown, told, _box(window, image.shape[-2:]))
-        if self.settings.flips and left_right:
+        if left_right:
             result = _mirror(result)
-        if self.settings.flips and self.settings.vertical_flips and top_bottom:
+        if top_bottom:
             result = _flip(result)
-        if self.settings.rot90 and turn and turnable:
+        if self.settings.rot90 and turn:
             result = _turn(result, side)
         coloured = _recolour(self.settings, result.image, [next(draws) for _ in range(6)], rng)
         return result._replace(image=coloured, mask=None if result.mask is None else result.mask.contiguous())
@@ -201,7 +203,7 @@ def _mirror(view: View) -> View:
     return View(
         view.image.flip(-1),
         None if view.mask is None else view.mask.flip(-1),
-        mirror_note(view.note),
+        flip_note(view.note, True, False),
         torch.tensor([1 - right, top, 1 - left, bottom]),
     )
 
@@ -211,7 +213,7 @@ def _flip(view: View) -> View:
     return View(
         view.image.flip(-2),
         None if view.mask is None else view.mask.flip(-2),
-        flip_note_vertical(view.note),
+        flip_note(view.note, False, True),
         torch.tensor([left, 1 - bottom, right, 1 - top]),
     )
 

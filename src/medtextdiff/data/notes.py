@@ -101,6 +101,12 @@ def flip_note_vertical(note: str) -> str:
     return _CLOCK.sub(lambda match: str((6 - int(match[1])) % 12 or 12), note)
 
 
+def flip_note(note: str, left_right: bool, top_bottom: bool) -> str:
+    """The note of the picture mirrored left to right, flipped top to bottom, or both."""
+    note = mirror_note(note) if left_right else note
+    return flip_note_vertical(note) if top_bottom else note
+
+
 def rotate_note_90(note: str, side: Side = "viewer") -> str | None:
     """The note of the picture turned a quarter against the clock (`torch.rot90`), or None where words cannot follow.
 

@@ -230,7 +230,7 @@ class Run(config.Config):
             for index in range(len(dataset)):
                 sample = dataset.sample(index, torch.Generator())
                 image = sample.image.to(device)
-                probs = self.use.probabilities(model, image, sample.note, mirror_note)  # type: ignore[arg-type]
+                probs = self.use.probabilities(model, image, sample.note, notes.flip_note)  # type: ignore[arg-type]
                 pred = probs.argmax(dim=0).cpu().numpy().astype(np.int64)
                 assert sample.mask is not None
                 scored = score_image(pred, sample.mask.numpy().astype(np.int64), probs.shape[0], distances=False)
@@ -240,12 +240,6 @@ class Run(config.Config):
             return {"dice": 100 * float(np.mean(scores))}
 
         return validate
-
-
-def mirror_note(note: str, left_right: bool, up_down: bool) -> str:
-    """The note of a mirrored image."""
-    note = notes.mirror_note(note) if left_right else note
-    return notes.flip_note_vertical(note) if up_down else note
 
 
 def _named(groups: Sequence[Sequence[Record]]) -> list[tuple[str, Record]]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from medtextdiff.data.notes import flip_note_vertical, mirror_note
+from medtextdiff.data.notes import flip_note
 from medtextdiff.diffusion.autoencoder import Autoencoder, Moments
 from medtextdiff.training import weights
 from medtextdiff.training.disk import whole_folder
@@ -105,9 +105,7 @@ class Latents:
 
 def rewritten(note: str, view: int) -> str:
     """A prompt for the image turned over as `VIEWS[view]` says: its place words swap."""
-    left_right, top_bottom = VIEWS[view]
-    note = mirror_note(note) if left_right else note
-    return flip_note_vertical(note) if top_bottom else note
+    return flip_note(note, *VIEWS[view])
 
 
 @torch.no_grad()
