@@ -53,6 +53,15 @@ def test_shrunk_masks_keep_their_area_where_the_published_code_grows_them():
     assert 1.08 < published < 1.25
 
 
+def test_the_published_mask_keeps_what_is_not_counted():
+    mask = torch.zeros(32, 32, dtype=torch.long)
+    mask[:, 8:16], mask[:, 16:] = 1, IGNORE
+    small = transforms.published_mask(mask, 16)
+    assert (small[:, 8:] == IGNORE).all()
+    assert (small[:, 4:8] == 1).all()
+    assert (small[:, :3] == 0).all()
+
+
 def test_area_decides_among_many_classes_and_ignore():
     mask = torch.tensor([[0, 0, 2, 2], [0, 3, 2, IGNORE], [1, 1, IGNORE, IGNORE], [3, 3, IGNORE, 0]])
     assert transforms.resize_mask(mask, 2).tolist() == [[0, 2], [1, IGNORE]]  # a tie goes to the smaller id

@@ -21,7 +21,7 @@ from medtextdiff.evaluation.report_folder import check_free
 from medtextdiff.evaluation.segmentation import FOREGROUND, Row, score_as_published, score_image, summarise
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import CONFIG
-from medtextdiff.types import Record
+from medtextdiff.types import IGNORE, Record
 
 Say = Callable[[str], None]
 NOTES = ("right", "none", "wrong")
@@ -180,8 +180,10 @@ class _Scorer:
         return Example((255 * pixels).round().astype(np.uint8), truth, result.mask)
 
     def _as_published(self, probs: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-        small = transforms.resize_image(torch.from_numpy(probs), PUBLISHED_SIZE).numpy()
-        return score_as_published(small, transforms.published_mask(torch.from_numpy(truth), PUBLISHED_SIZE).numpy())
+        pred = transforms.resize_image(torch.from_numpy(probs), PUBLISHED_SIZE).argmax(dim=0)
+        mask = transforms.published_mask(torch.from_numpy(truth), PUBLISHED_SIZE)
+        ignored = mask == IGNORE  # the published score knows none: both are made background there
+        return score_as_published(pred.masked_fill(ignored, 0).numpy(), mask.masked_fill(ignored, 0).numpy())
 
 
 def loaded_curves(model: str | Path) -> list[dict[str, Any]] | None:
