@@ -12,7 +12,7 @@ import medtextdiff
 from medtextdiff import api
 from medtextdiff.api.model import Model
 from medtextdiff.api.scored import read_pair
-from medtextdiff.config import override
+from medtextdiff.config import ConfigError, override
 from medtextdiff.data import augment, images, transforms
 from medtextdiff.data.errors import DataError
 from medtextdiff.data.sources import folders, lvit, manifest, targets
@@ -54,6 +54,38 @@ def test_another_folder_of_masks_changes_nothing_else_of_the_source(tmp_path):
     assert (record.note, record.patient) == ("finding 0", "person 0")
     found = Data().at(other, "masks_lesion").build().records()[0]
     assert found.mask.parent == other / "masks_lesion"
+
+
+def test_what_has_no_mask_is_named_where_it_was_asked_for(tmp_path):
+    for name in ("own", "more"):
+        folders.Config.tiny(tmp_path / name)
+    own, more = (folders.Config(root=str(tmp_path / name), missing_masks="none") for name in ("own", "more"))
+    [first, second, *_] = own.build().records("train")
+    first.mask.unlink()
+    data = Data(source=own, subset=(first.id, second.id))
+    with pytest.raises(ConfigError, match=f"names {first.id}, of which there is no mask"):
+        data.labelled()
+    assert first.id not in [record.id for record in data.replace(subset=()).labelled()[0]]
+    shutil.rmtree(tmp_path / "more" / "masks")
+    (tmp_path / "more" / "notes.csv").unlink()
+    with pytest.raises(ConfigError, match=f"of {more.root} has no image with a mask"):
+        data.replace(subset=(), more=(more.root,)).labelled()
+
+
+def test_further_folders_mean_the_same_left(tmp_path):
+    for name in ("own", "more"):
+        folders.Config.tiny(tmp_path / name)
+    source = folders.Config(root=str(tmp_path / "own"), side="patient")
+    data = Data(source=source, more=(str(tmp_path / "more"),))
+    assert {record.side for records in data.labelled() for record in records} == {"patient"}
+
+
+def test_masks_as_published_are_of_one_class(tmp_path):
+    folders.Config.tiny(tmp_path)
+    run = fasttextdiff_tiny().replace(model=unet.Config(num_classes=3))
+    run = run.replace(data=run.data.replace(root=str(tmp_path), masks="as_published", foreground="ids"))
+    with pytest.raises(ConfigError, match="one class of all"):
+        run.job()
 
 
 @pytest.mark.parametrize(("layout", "known"), [(lvit, 1), (lvit, 0), (manifest, 1), (manifest, 0), (targets, 1)])

@@ -16,8 +16,9 @@ from medtextdiff.config import ConfigError
 from medtextdiff.data import augment, notes, transforms
 from medtextdiff.data.dataset import Dataset, Mixture, check_scorable, read_labels
 from medtextdiff.data.images import content_hash
-from medtextdiff.data.records import subset
+from medtextdiff.data.records import subset, with_masks
 from medtextdiff.data.sources import detect, settled
+from medtextdiff.data.tables import join
 from medtextdiff.diffusion import denoiser
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes.job import Job
@@ -36,7 +37,9 @@ class Data(config.Config):
 
     root: the data set's folder or manifest, its layout found by looking; `source` says more where that is needed: with
         both, `root` is where the source looks.
-    subset: ids of the labelled training images; empty means all. more: further labelled folders, mixed in evenly.
+    subset: ids of the labelled training images; empty means all.
+    more: further labelled folders, mixed in evenly. Their layout is found by looking; their notes mean the same left as
+        those of `source`.
     size: training images are made size x size; None: their own. Validation images keep their own size, at which `use`
         is what makes them smaller: with a size here, `use` should read images at about the same.
     foreground: "any" merges all classes of the masks to one.
@@ -70,14 +73,19 @@ class Data(config.Config):
         """The labelled training records, one list for each folder.
 
         Raises:
-            ConfigError: none has a mask; DataError: `subset` names an unknown id.
+            ConfigError: none has a mask, or one of the `subset` has not; DataError: `subset` names an unknown id.
         """
         first = self.records(self.train_split)
-        chosen = [subset(first, self.subset) if self.subset else first]
-        chosen += [self._source(root).records(self.train_split) for root in self.more]
-        found = [[record for record in records if record.mask is not None] for records in chosen]
-        if not all(found):
-            raise ConfigError(f"split '{self.train_split}' of {self.root} has no image with a mask to train on")
+        chosen = subset(first, self.subset) if self.subset else with_masks(first)
+        bare = [record.id for record in chosen if record.mask is None]
+        if bare:
+            raise ConfigError(
+                f"data.subset names {join(bare)}, of which there is no mask; name others, or add the masks"
+            )
+        found = [chosen, *(with_masks(self._source(root).records(self.train_split)) for root in self.more)]
+        for root, records in zip((self.root, *self.more), found, strict=True):
+            if not records:
+                raise ConfigError(f"split '{self.train_split}' of {root} has no image with a mask to train on")
         return found
 
     def validation(self) -> list[Record]:
@@ -100,8 +108,10 @@ class Data(config.Config):
     def _source(self, root: str) -> Any:
         if not root and self.source is None:
             raise ConfigError("no data: name the data set's folder with --set data.root=DIR")
-        if self.source is None or root != self.root:
+        if self.source is None:
             return detect(root).build()  # type: ignore[attr-defined]
+        if root != self.root:
+            return detect(root, side=self.source.side).build()  # type: ignore[attr-defined]
         return self.at(root).build() if root else self.source.build()  # type: ignore[attr-defined]
 
     def at(self, root: str | Path, masks: str | None = None) -> Any:
@@ -155,6 +165,8 @@ class Run(config.Config):
                 f"model.num_classes is {self.model.num_classes}, but data.foreground=any makes one class of all; "  # type: ignore[attr-defined]
                 "--set data.foreground=ids"
             )
+        if self.model.num_classes > 2 and self.data.masks == "as_published":  # type: ignore[attr-defined]
+            raise ConfigError("data.masks=as_published makes one class of all, as the published code does; use area")
         data: Any = self._mixed(labelled)
         loss: Any = self.loss.build()
         after_step: Callable[[nn.Module, int], None] | None = None
