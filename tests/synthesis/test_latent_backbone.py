@@ -68,6 +68,16 @@ def test_a_prompt_would_give_other_levels(model, run, images):
     assert (backbone.levels(latents, T, (3,))[0] - absent).abs().max() > 1e-4
 
 
+@torch.no_grad()
+def test_an_images_noise_is_its_own_although_its_latents_differ_by_rounding(run, images, monkeypatch):
+    backbone = latent_backbone.Config(path=str(run)).build()
+    exact = backbone.enter
+    monkeypatch.setattr(backbone, "enter", lambda batch: exact(batch) + 1e-6 * len(batch))
+    extract = features.Config(taps=(1, 3), timesteps=(500,), noise="per_image").build()
+    for together, alone in zip(extract(backbone, images), extract(backbone, images[:1]), strict=True):
+        torch.testing.assert_close(together[:1], alone, rtol=1e-3, atol=1e-3)
+
+
 def test_a_segmenter_learns_on_it_and_its_levels_can_be_banked(run, images, tmp_path):
     segmenter = reads(latent_backbone.Config(path=str(run)), image=True)
     with torch.no_grad():

@@ -125,7 +125,9 @@ class Features:
         images = self._ordered(images)
         frozen = not any(weight.requires_grad for weight in denoiser.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            x, t = self.noised(denoiser.enter(images), noise)
+            entered = denoiser.enter(images)
+            # The seeds of `per_image` are the image's own: its latents differ by rounding from batch to batch.
+            x, t = self.noised(entered, self._noise(images, entered.shape) if noise is None else noise)
             maps = denoiser.levels(x, t, settings.taps)
             if not torch.is_autocast_enabled(images.device.type):
                 maps = [level.to(images.dtype) for level in maps]  # a half-precision denoiser, a float32 head
@@ -137,7 +139,7 @@ class Features:
 
     def noise(self, images: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
         """The noise that `images` get, in the denoiser's order of channels."""
-        return self._noise(self._ordered(images))
+        return self._noise(self._ordered(images), images.shape)
 
     def noised(
         self, images: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"] | None = None
@@ -145,19 +147,20 @@ class Features:
         """Every image (or its latents) at every timestep, N = B * T with an image's timesteps beside each other."""
         steps = torch.tensor(self.settings.timesteps, device=images.device)
         x = images.repeat_interleave(len(steps), dim=0)
-        noise = (self._noise(images) if noise is None else noise).repeat_interleave(len(steps), dim=0)
+        noise = (self._noise(images, images.shape) if noise is None else noise).repeat_interleave(len(steps), dim=0)
         t = steps.repeat(images.shape[0])
         return self._objective.add_noise(x, noise, t), t
 
     def _ordered(self, images: Tensor) -> Tensor:
         return images.flip(1) if self.settings.channel_order == "bgr" else images
 
-    def _noise(self, images: Tensor) -> Tensor:
-        settings, shape = self.settings, tuple(images.shape[1:])
+    def _noise(self, images: Tensor, batch: Sequence[int]) -> Tensor:
+        """The noise of `images`, of the shape `batch` [B, ...]: theirs, or that of their latents."""
+        settings, shape = self.settings, tuple(batch[1:])
         if settings.noise == "none":
-            return torch.zeros_like(images)
+            return images.new_zeros(batch)
         if settings.noise == "shared":
-            return _seeded(settings.noise_seed, shape).to(images).expand_as(images)
+            return _seeded(settings.noise_seed, shape).to(images).expand(batch)
         seeds = [settings.noise_seed ^ zlib.crc32(image.float().numpy().tobytes()) for image in images.detach().cpu()]
         return torch.stack([_draw(seed, shape) for seed in seeds]).to(images)
 
