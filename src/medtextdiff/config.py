@@ -72,6 +72,17 @@ def from_json(value: Any) -> Any:
     return value
 
 
+def completed(value: Any) -> Any:
+    """A config's JSON as this version would write it: fields that came since have their defaults.
+
+    As it is where it holds what this version does not know.
+    """
+    try:
+        return to_json(from_json(value))
+    except ConfigError:
+        return value
+
+
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Apply `a.b=c` assignments, in order.
 

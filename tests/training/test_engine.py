@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import nn
 
-from medtextdiff.config import ConfigError
+from medtextdiff.config import ConfigError, to_json
 from medtextdiff.training import engine
 from medtextdiff.training.errors import Interrupted, RunError, TrainingError
 
@@ -305,6 +305,20 @@ def test_resuming_with_another_config_is_refused(tmp_path, field, value):
     fit(tmp_path, CONFIG.replace(max_steps=5))
     with pytest.raises(RunError, match=field):
         fit(tmp_path, CONFIG.replace(**{field: value}))
+
+
+def test_a_run_goes_on_under_a_version_with_more_settings(tmp_path, monkeypatch):
+    def without(value):  # as a version wrote it that had no clip_norm
+        told = to_json(value)
+        return {name: told[name] for name in told if name != "clip_norm"} if isinstance(told, dict) else told
+
+    with monkeypatch.context() as patch:
+        patch.setattr("medtextdiff.config.to_json", without)
+        fit(tmp_path, CONFIG.replace(max_steps=5))
+    with pytest.raises(RunError, match=r"trained with clip_norm=1\.0, now it is 2\.0"):
+        fit(tmp_path, CONFIG.replace(clip_norm=2.0))
+    _, result = fit(tmp_path, CONFIG)
+    assert result.last_step == 24
 
 
 def test_resuming_with_other_data_is_refused(tmp_path):

@@ -330,6 +330,12 @@ def test_lock_json_says_what_the_run_was_made_of(tmp_path):
         write_lock(
             tmp_path / "new", config=tiny.CONFIG, data=same, also={"notes of a": "5"}, frozen={"text": "8"}, seed=3
         )
+    old = json.loads((tmp_path / "lock.json").read_text())
+    del old["config"]["clip_norm"]  # begun before there was such a setting
+    (tmp_path / "lock.json").write_text(json.dumps(old))
+    write_lock(tmp_path, config=tiny.CONFIG, data=same, seed=3)
+    with pytest.raises(RunError, match=r"begun with clip_norm=1\.0, now it is 2\.0"):
+        write_lock(tmp_path, config=tiny.CONFIG.replace(clip_norm=2.0), data=same, seed=3)
     (tmp_path / "lock.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):
         write_lock(tmp_path, config=tiny.CONFIG, data={}, seed=3)

@@ -49,7 +49,7 @@ def write_lock(
         for what in ("also", "frozen"):
             before[what] = before.get(what) or lock[what]  # older runs did not note it
             _check_data(before[what], lock[what], path)
-        _check_config(_flat(before["config"]), _flat(lock["config"]), free, path)
+        _check_config(_flat(configs.completed(before["config"])), _flat(lock["config"]), free, path)
         lock = before
     lock["sessions"].append(_session())
     disk.write_json(path, lock)

@@ -250,10 +250,11 @@ def _check(config: Config, data: Data, world: int) -> None:
 
 def _same_config(state: State, fresh: State, path: Path) -> None:
     """Refuse to go on with a config that would have trained something else."""
+    before = configs.completed(state.config)
     for name, now in fresh.config.items():
-        if name not in FREE and state.config.get(name) != now:
+        if name not in FREE and before.get(name) != now:
             raise RunError(
-                f"{path} was trained with {name}={state.config.get(name)!r}, now it is {now!r}; "
+                f"{path} was trained with {name}={before.get(name)!r}, now it is {now!r}; "
                 "set it back to resume, or choose another run folder"
             )
     if state.samples != fresh.samples:
