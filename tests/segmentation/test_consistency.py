@@ -81,6 +81,10 @@ def test_loss_and_ramp_up(made):
     loss.update_teacher(student, step=5)
     later = loss(student, paired_batch(), torch.Generator())
     torch.testing.assert_close(later["loss"], later["dice_loss"] + later["ce"] + later["consistency"])
+    at_once = consistency.Config(threshold=0.0, ramp_up=0, weight=2.0).build(student)(
+        student, paired_batch(), torch.Generator()
+    )
+    torch.testing.assert_close(at_once["loss"], at_once["dice_loss"] + at_once["ce"] + 2 * at_once["consistency"])
     later["loss"].backward()
     assert all(weight.grad is None for weight in loss.teacher.parameters())
     assert any(weight.grad is not None for weight in student.parameters())

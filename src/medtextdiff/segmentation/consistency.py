@@ -73,7 +73,8 @@ class ConsistencyLoss:
                 f"labelled crops are {tuple(labelled.images.shape[2:])}, unlabelled {tuple(batch.strong.shape[2:])}; "
                 "give both data sets the same crop size"
             )
-        self.teacher.to(weak.images.device)  # the engine moves the student only
+        if next(self.teacher.parameters()).device != weak.images.device:  # the engine moves the student only
+            self.teacher.to(weak.images.device)
         with torch.no_grad():
             teacher = self._fitted(self.teacher(weak.images, weak.notes, weak.boxes), weak.images)
         num = len(labelled.images)
@@ -123,7 +124,8 @@ class ConsistencyLoss:
         return torch.stack(shifted).clamp(min=1e-6).log()
 
     def _weight(self) -> float:
-        return self.settings.weight * min(1.0, self.step / max(1, self.settings.ramp_up))
+        ramp_up = self.settings.ramp_up
+        return self.settings.weight * (min(1.0, self.step / ramp_up) if ramp_up else 1.0)
 
 
 def consistency(
