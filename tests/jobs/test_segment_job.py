@@ -177,14 +177,37 @@ def test_outputs_are_kept_unless_overwrite(run_dir: Path, data_dir: Path, tmp_pa
 def test_evaluate_writes_a_report_and_compares(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     result = call(
-        "evaluate", run_dir, "--data", data_dir, "-o", out, "--against", run_dir, "--as-published", "--notes", "wrong"
+        *("evaluate", run_dir, "--data", data_dir, "-o", out, "--against", run_dir),
+        *("--as-published", "--notes", "wrong", "--precision", "bf16"),
     )
     assert result.exit_code == 0, result.output
     report = json.loads((out / "report.json").read_text())
+    assert "--as-published --precision bf16" in report["meta"]["command"]
     assert report["summary"]["num_images"] == 2
     assert {"foreground", "as_published"} <= report["summary"]["regions"].keys()
     assert (out / "report.html").is_file()
     assert len((out / "per_image.csv").read_text().splitlines()) == 3
+
+
+def test_what_is_not_counted_is_left_out_of_the_published_score_too(
+    run_dir: Path, data_dir: Path, tmp_path: Path
+) -> None:
+    table = data_dir / "notes.csv"
+    table.write_text(table.read_text().replace("case5.png,case5.png,val", "case5.png,case5.png,other"))
+    mask = (
+        medtextdiff.load(run_dir)
+        .segment(data_dir / "images" / "case4.png", "One disc on the left.")
+        .mask.astype(np.uint8)
+    )
+    mask[:, 24:] = 255
+    paletted = Image.fromarray(mask, mode="P")
+    paletted.putpalette([0, 0, 0, 200, 0, 0] + [90] * 762)
+    paletted.save(data_dir / "masks" / "case4.png")
+    result = call("evaluate", run_dir, "--data", data_dir, "-o", tmp_path / "report", "--as-published")
+    assert result.exit_code == 0, result.output
+    regions = json.loads((tmp_path / "report" / "report.json").read_text())["summary"]["regions"]
+    assert regions["foreground"]["dice"]["mean"] == 1
+    assert regions["as_published"]["dice"]["mean"] > 0.8  # its mask grows
 
 
 def test_features_are_the_levels(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:

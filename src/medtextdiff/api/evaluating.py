@@ -111,6 +111,7 @@ def evaluate(
         "masks": masks,
     }
     options |= {"as-published": as_published, "unseen": unseen, "set": list(settings)}
+    options |= {"precision": None if precision == "auto" else precision}
     told = f"{num_seen} of the split's images, as far as lock.json tells" + _fate(num_seen, unseen)
     write_report(
         Path(out),
@@ -169,8 +170,9 @@ class _Scorer:
         if len({model.num_classes for model in models}) > 1:
             told = " and ".join(f"{model.name} tells {model.num_classes} classes apart" for model in models)
             raise ConfigError(f"{told}; only models of the same classes can be compared")
-        for record in records:
-            read_pair(models[0], record, self.at)
+        for model in models:
+            for record in records:
+                read_pair(model, record, self.at)
 
     def example(self, model: Model, records: Sequence[Record], words: Sequence[str], name: str) -> Example:
         index = next(k for k, record in enumerate(records) if record.id == name)
