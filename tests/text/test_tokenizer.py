@@ -1,5 +1,10 @@
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+from tokenizers import Tokenizer
+
+import medtextdiff
 from medtextdiff.text import tokenizer
 from medtextdiff.text.errors import TextError
 
@@ -58,6 +63,19 @@ def test_it_saves_and_loads_as_any_tokenizer(trained, tmp_path):
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert again(TEXTS)["input_ids"] == trained(TEXTS)["input_ids"]
     assert again.model_max_length == 8192
+
+
+def test_a_cut_that_one_call_asked_for_is_not_saved(trained, tmp_path):
+    trained(["a long note"] * 2, truncation=True, max_length=4, padding="max_length")
+    tokenizer.save(trained, tmp_path)
+    assert len(Tokenizer.from_file(str(tmp_path / "tokenizer.json")).encode("a polyp " * 50).ids) > 50
+    assert "max_length" not in json.loads((tmp_path / "tokenizer_config.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["modernbert-clinical", "modernbert-small"])
+def test_what_ships_cuts_nothing_by_itself(name):
+    file = Path(medtextdiff.__file__).parent / "pretrained" / name / "text" / "tokenizer.json"
+    assert len(Tokenizer.from_file(str(file)).encode("left lung " * 400).ids) > 800
 
 
 def test_no_room_for_the_bytes_is_refused():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medtextdiff import config
 from medtextdiff.text import packed_attention, packing
+from medtextdiff.text import tokenizer as tokenizers
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import quiet
 from medtextdiff.text.lora import merged
@@ -44,7 +45,7 @@ class WithTokenizer(nn.Module):
         """Write model and tokenizer; `encoders.huggingface` reads the folder. LoRA becomes part of the weights."""
         with quiet():
             merged(self.model).save_pretrained(folder)
-            self.tokenizer.save_pretrained(folder)
+            tokenizers.save(self.tokenizer, folder)
 
 
 class Masking(config.Config):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from medtextdiff import config
+from medtextdiff.text import tokenizer as tokenizers
 from medtextdiff.text.attention import attention_masks
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import quiet
@@ -139,7 +140,7 @@ class NoteEncoder(nn.Module):
         """Write model and tokenizer as a plain Hugging Face folder."""
         with quiet():
             self.model.save_pretrained(folder)  # type: ignore[operator]
-            self.tokenizer.save_pretrained(folder)
+            tokenizers.save(self.tokenizer, folder)
 
     def train(self, mode: bool = True) -> "NoteEncoder":
         """Training mode; a frozen encoder stays in eval mode."""

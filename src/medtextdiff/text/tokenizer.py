@@ -7,6 +7,7 @@ a small vocabulary spends itself on words instead. Digits stand alone, so that n
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from medtextdiff.text.errors import TextError
@@ -18,6 +19,17 @@ _SMALLEST = len(SPECIAL) + 256
 def digest(tokenizer: Any) -> str:
     """A SHA-256 of a tokenizer's words and their numbers."""
     return hashlib.sha256(json.dumps(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()
+
+
+def save(tokenizer: Any, folder: str | Path) -> None:
+    """Write a tokenizer as it was given. A fast one keeps the cut or padding that a call asked for, also in its files."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+        for name in ("max_length", "stride", "truncation_side", "truncation_strategy"):
+            tokenizer.init_kwargs.pop(name, None)
+    tokenizer.save_pretrained(folder)
 
 
 def train(documents: Iterable[str], size: int = 8192, lowercase: bool = True, max_tokens: int = 8192) -> Any:
