@@ -9,7 +9,8 @@ from medtextdiff.evaluation.controlled import compare_runs
 def scores(shift=0.1, runs=3):
     random = np.random.default_rng(0)
     reference = random.uniform(0.6, 0.8, (3, 12))
-    return {"none": reference, "better": reference[:runs] + shift, "same": reference}
+    rows = {"none": reference, "better": reference[:runs] + shift, "same": reference}
+    return {name: dict(enumerate(values)) for name, values in rows.items()}
 
 
 def test_a_gain_is_shown_against_the_first():
@@ -26,14 +27,26 @@ def test_a_loss_is_lower():
     assert compare_runs(scores(-0.1), num_resamples=300)[1]["verdict"] == "lower"
 
 
-def test_fewer_runs_of_one_model_are_compared_by_their_means():
+def test_only_runs_of_the_same_seed_are_compared():
     line = compare_runs(scores(runs=2), num_resamples=300)[1]
-    assert line["num_runs"] == 2
-    assert line["difference"]["mean"] == pytest.approx(
-        float(scores(runs=2)["better"].mean() - scores()["none"].mean()), abs=1e-9
-    )
+    assert (line["num_runs"], line["num_paired"]) == (2, 2)
+    assert line["difference"]["mean"] == pytest.approx(0.1)
+    lost = scores()
+    del lost["none"][0], lost["better"][1]  # as many runs, but of other seeds
+    line = compare_runs(lost, num_resamples=300)[1]
+    assert (line["num_runs"], line["num_paired"], line["verdict"]) == (2, 1, "higher")
+    assert line["difference"]["mean"] == pytest.approx(0.1)
+    assert line["difference"]["high"] == pytest.approx(0.1)
+
+
+def test_without_a_seed_in_common_the_means_are_compared():
+    apart = {"none": scores()["none"], "better": {7: scores()["better"][0], 8: scores()["better"][1]}}
+    line = compare_runs(apart, num_resamples=300)[1]
+    assert line["num_paired"] == 0
+    expected = np.mean([apart["better"][7], apart["better"][8]]) - np.mean(list(apart["none"].values()))
+    assert line["difference"]["mean"] == pytest.approx(expected)
 
 
 def test_other_images_are_refused():
     with pytest.raises(ValueError, match="5 images"):
-        compare_runs({"a": np.ones((2, 6)), "b": np.ones((2, 5))})
+        compare_runs({"a": {0: np.ones(6)}, "b": {0: np.ones(5)}})

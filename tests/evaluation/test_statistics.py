@@ -163,7 +163,9 @@ def test_slices_of_few_patients_seldom_show_a_difference_that_is_none():
         own = np.repeat(random.normal(0, 0.05, 10), 10)  # of ten patients, ten slices each; no true difference
         runs = 0.7 + random.normal(0, 0.01, (3, 100))
         better = compare_runs(
-            {"none": runs, "other": runs + own}, num_resamples=300, groups=[str(k // 10) for k in range(100)]
+            {"none": dict(enumerate(runs)), "other": dict(enumerate(runs + own))},
+            num_resamples=300,
+            groups=[str(k // 10) for k in range(100)],
         )[1]
         shown += better["verdict"] != "not shown"
     assert shown <= 5

@@ -80,7 +80,8 @@ def test_other_settings_do_not_mix(toys: Path, tmp_path: Path) -> None:
     refused(call(*words, "-o", tmp_path / "out"), "of other images, masks or notes")
     table.write_text(notes)
     kept = json.loads(scores.read_text())
-    del kept["made_with"]["data"]  # as an earlier version left it
+    del kept["made_with"]["data"]  # as earlier versions left it
+    del kept["made_with"]["run"]["training"]["tensorboard"]
     scores.write_text(json.dumps(kept))
     assert call(*words, "-o", tmp_path / "out").exit_code == 0
     (tmp_path / "out" / ".report.0a1b2c3d").mkdir()  # what a kill leaves of a report
@@ -97,6 +98,9 @@ def test_bad_input_gets_one_line(toys: Path, tmp_path: Path) -> None:
     refused(call("compare", *two, "--data", toys, "--seeds", "0", "-o", out), "0 seeds")
     refused(call("compare", "--encoder", "none", "--encoder", "bagofwords", "--data", toys, "-o", out), "bag-of-words")
     refused(call("compare", *two, "--data", toys, "--split", "vall", "-o", out), "did you mean 'val'")
+    for name in ("training.seed=7", "model.text.max_tokens=64", "bank.dtype=float16"):
+        told = f"sets {name.split('=')[0]} itself"
+        refused(call("compare", *two, "--data", toys, "--set", name, "-o", out), told)
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("mine")

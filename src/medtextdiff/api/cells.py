@@ -14,10 +14,11 @@ import torch
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.scored import read_pair, records_of
 from medtextdiff.api.training import train
-from medtextdiff.config import Config, ConfigError, to_json
+from medtextdiff.config import Config, ConfigError, completed, to_json
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes import segmentation_run
 from medtextdiff.recipes.run_folder import locate
+from medtextdiff.training.device import mixed
 from medtextdiff.training.disk import sha256, write_json
 
 SCORES = "scores.json"
@@ -54,7 +55,8 @@ def finished(cell: Cell) -> dict[str, Any] | None:
         return None
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
-        same = {"data": cell.data_hash} | kept["made_with"] == made_with(cell)  # older ones do not tell their data
+        before = {"data": cell.data_hash} | kept["made_with"]  # older ones do not tell their data
+        same = before | {"run": completed(before["run"])} == made_with(cell)
     except (ValueError, KeyError, TypeError):
         raise ConfigError(f"{path} is damaged; delete the folder {cell.folder}, and the cell is run again") from None
     if not same:
@@ -125,8 +127,8 @@ def fill_views(run: segmentation_run.Run, device: str) -> None:
         )
     job.settle(Path(run.bank.folder))
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed(run.training.precision, where.type == "cuda"))
     model: Any = job.model.to(where).eval()
-    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run.training.precision)
     draws = 6 * (run.data.augmentation.num_views or 4)
     with torch.no_grad(), torch.autocast(where.type, dtype=lower, enabled=lower is not None):
         for index in range(len(job.data)):

@@ -31,6 +31,7 @@ Say = Callable[[str], None]
 RECIPE = "segmentation.fasttextdiff_compared"
 NO_TEXT = "none"
 _OURS = {"cells", "bank", "report"}
+_GIVEN = ("model.text", "data.root", "data.source", "data.val_split", "training.seed", "bank")  # by the comparison
 
 
 def compare(
@@ -67,6 +68,7 @@ def compare(
     chosen = _check(list(encoders), list(data), seeds, place)
     sets = {Path(root).name: _records(root, masks, split) for root in data}
     hashes = {name: records_hash(records) for name, records in sets.items()}
+    _check_settings(settings)
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [
@@ -82,7 +84,7 @@ def compare(
         "encoders": list(chosen),
         "sets": {name: _summary(name, sets[name], list(chosen), scores, milliseconds) for name in sets},
         "failures": [{"cell": cell.name, "why": why} for cell, why in failures],
-        "meta": _meta(list(chosen), data, seeds, masks, split, settings, place),
+        "meta": _meta(list(chosen), data, seeds, masks, split, settings, precision, place),
     }
     progress(f"wrote {_write(place / 'report', report, scores)}")
     tables = {name: [list(controlled_page.HEAD), *controlled_page.lines_of(report, name)] for name in sets}
@@ -104,6 +106,13 @@ def _check(encoders: list[str], data: list[str | Path], seeds: int, out: Path) -
     if strange:
         raise ConfigError(f"{out} is no comparison (it has {strange[0]}); give a new folder, or one to go on with")
     return {name: None if name == NO_TEXT else named(name) for name in encoders}
+
+
+def _check_settings(settings: Sequence[str]) -> None:
+    for setting in settings:
+        name = setting.partition("=")[0].strip()
+        if any(name == given or name.startswith(f"{given}.") for given in _GIVEN):
+            raise ConfigError(f"a comparison sets {name} itself, for every cell: leave out --set {name}=...")
 
 
 def _source(root: str | Path, masks: str | None) -> Any:
@@ -162,7 +171,9 @@ def _work(
                     progress(f"{cell.set}: features of all training views")
                     cells.fill_views(cell.run, device)
                     filled.add(cell.set)
-                scores = cells.run_cell(cell, device=device)
+                scores = cells.finished(cell) or cells.run_cell(
+                    cell, device=device
+                )  # maybe finished by another process
             found[cell.set, cell.encoder, cell.seed] = scores
             mean = 100 * float(np.mean(list(scores["dice"].values())))
             progress(f"{number}/{len(todo)} {cell.name}: Dice {mean:.2f}")
@@ -189,18 +200,21 @@ def _summary(
     milliseconds: dict[str, float | None],
 ) -> dict[str, Any]:
     """Of one set. An encoder without any finished run has no line; then the first that has one is the reference."""
-    runs = {e: [one for (s, x, _), one in scores.items() if (s, x) == (name, e)] for e in encoders}
+    runs = {e: {seed: one for (s, x, seed), one in scores.items() if (s, x) == (name, e)} for e in encoders}
     runs = {encoder: some for encoder, some in runs.items() if some}
     if not runs:
         return {"num_images": 0, "lines": []}
-    ids = list(next(iter(runs.values()))[0]["dice"])
-    if any(set(one["dice"]) != set(ids) for some in runs.values() for one in some):
+    ids = list(next(iter(next(iter(runs.values())).values()))["dice"])
+    if any(set(one["dice"]) != set(ids) for some in runs.values() for one in some.values()):
         raise ConfigError(f"the images of {name} have changed since the first cells were run; choose another -o")
-    values = {e: np.array([[one["dice"][name] for name in ids] for one in some]) for e, some in runs.items()}
+    values = {
+        encoder: {seed: np.array([one["dice"][name] for name in ids]) for seed, one in some.items()}
+        for encoder, some in runs.items()
+    }
     by_id = {record.id: record for record in records}
     lines = compare_runs(values, groups=drawn_together([by_id[name] for name in ids]))
     for line in lines:
-        times = [one["training_s"] for one in runs[line["name"]] if one["training_s"] is not None]
+        times = [one["training_s"] for one in runs[line["name"]].values() if one["training_s"] is not None]
         line |= {"note_ms": milliseconds[line["name"]], "training_s": float(np.mean(times)) if times else None}
     return {"num_images": len(ids), "lines": lines}
 
@@ -228,17 +242,20 @@ def _meta(
     masks: str | None,
     split: str,
     settings: Sequence[str],
+    precision: str,
     out: Path,
 ) -> dict[str, Any]:
     words = ["medtextdiff", "compare", *(w for name in encoders for w in ("--encoder", name))]
     words += [w for root in data for w in ("--data", str(root))]
     words += [w for setting in settings for w in ("--set", setting)]
     words += ["--masks", masks] if masks is not None else []
+    words += ["--precision", precision] if precision != "auto" else []
     return {
         "command": shlex.join([*words, "--seeds", str(seeds), "--split", split, "-o", str(out)]),
         "recipe": RECIPE,
         "split": split,
         "seeds": seeds,
+        "precision": precision,
         "ms per note": "median over notes of all sets, one at a time, nothing remembered, CPU",
         "training s": "mean over seeds, features of the images in the bank beforehand",
         "medtextdiff": __version__,

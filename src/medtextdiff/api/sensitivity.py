@@ -79,7 +79,7 @@ def sensitivity(
     report: dict[str, Any] = {
         "format": 1,
         "title": f"What the note is worth: {loaded.name} on {Path(data).name} ({split})",
-        "meta": _meta(loaded, data, split, masks, seed, Path(out)),
+        "meta": _meta(loaded, data, split, masks, seed, precision, Path(out)),
         "num_records": len(records),
         "num_images": len({record.image for record in records}),
         "tellings": summarise_tellings([t.name for t in tellings], dice, changed, drawn_together(records), seed=seed),
@@ -205,9 +205,12 @@ def _answers(masks: _Masks, records: Sequence[Record], given: Sequence[str]) -> 
     }
 
 
-def _meta(model: Model, data: str | Path, split: str, masks: str | None, seed: int, out: Path) -> dict[str, Any]:
+def _meta(
+    model: Model, data: str | Path, split: str, masks: str | None, seed: int, precision: str, out: Path
+) -> dict[str, Any]:
     words = ["medtextdiff", "sensitivity", model.name, "--data", str(data), "--split", split, "--seed", str(seed)]
     words += ["--masks", masks] if masks is not None else []
+    words += ["--precision", precision] if precision != "auto" else []
     limit = getattr(getattr(model.segmenter, "text", None), "limit", None)
     return {
         "command": shlex.join([*words, "-o", str(out)]),

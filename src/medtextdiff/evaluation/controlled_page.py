@@ -25,7 +25,7 @@ def lines_of(report: Mapping[str, Any], name: str) -> list[list[str]]:
                 encoder,
                 str(line["num_runs"]),
                 spread(line["dice"]),
-                spread(line["difference"], sign="+") if compared else "",
+                _difference(line) if compared else "",
                 p_text(line["p_holm"]) if compared else "",
                 line["verdict"] if compared else "",
                 "" if line["note_ms"] is None else f"{line['note_ms']:.2f}",
@@ -33,6 +33,12 @@ def lines_of(report: Mapping[str, Any], name: str) -> list[list[str]]:
             ]
         )
     return rows
+
+
+def _difference(line: Mapping[str, Any]) -> str:
+    """Told with its seeds where not all runs have a partner."""
+    pairs = "" if line["num_paired"] == line["num_runs"] else f" ({line['num_paired'] or 'no'} seeds in pairs)"
+    return spread(line["difference"], sign="+") + pairs
 
 
 def render(report: Mapping[str, Any]) -> str:

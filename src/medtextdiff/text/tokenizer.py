@@ -22,7 +22,7 @@ def digest(tokenizer: Any) -> str:
 
 
 def save(tokenizer: Any, folder: str | Path) -> None:
-    """Write a tokenizer as it was given. A fast one keeps the cut or padding that a call asked for, also in its files."""
+    """Write a tokenizer as it was given: a fast one keeps the cut or padding of its last call, also in its files."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()

@@ -28,7 +28,7 @@ def accelerator_for(precision: str, accumulation: int, run_dir: Path, tensorboar
         tensorboard = False
     return Accelerator(
         cpu=device == "cpu",
-        mixed_precision=_mixed(precision, cuda),
+        mixed_precision=mixed(precision, cuda),
         gradient_accumulation_steps=accumulation,
         log_with="tensorboard" if tensorboard else None,
         project_dir=run_dir,
@@ -62,7 +62,12 @@ def _cuda(device: str) -> bool:
     return kind != "cpu" and torch.cuda.is_available()
 
 
-def _mixed(precision: str, cuda: bool) -> str:
+def mixed(precision: str, cuda: bool) -> str:
+    """What accelerate calls it: no, bf16 or fp16.
+
+    Raises:
+        ConfigError: fp16 without a GPU.
+    """
     if precision == "auto":
         return "no" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if precision == "fp16" and not cuda:
