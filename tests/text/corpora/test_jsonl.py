@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from medtextdiff.text.corpora import jsonl
+from medtextdiff.text.corpora import jsonl, plain
 from medtextdiff.text.errors import TextError
 
 from .conftest import SECRET
@@ -89,3 +89,14 @@ def test_what_cannot_be_found_is_refused(tmp_path):
         jsonl.Config(paths=(str(tmp_path),)).build()
     with pytest.raises(TextError, match="check the path"):
         jsonl.Config(paths=(str(tmp_path / "a.jsonl"),)).build()
+
+
+def test_a_document_without_a_patient_is_in_the_split_of_the_plain_text(tmp_path):
+    documents = [f"A made-up note with the number {n}, long enough to be read." for n in range(300)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": document}) for document in documents) + "\n")
+    (tmp_path / "a.txt").write_text("\n\n".join(documents) + "\n")
+    lines = jsonl.Config(paths=(str(tmp_path / "a.jsonl"),), heldout=0.2).build()
+    texts = plain.Config(paths=(str(tmp_path / "a.txt"),), heldout=0.2).build()
+    heldout = list(texts.documents("heldout"))
+    assert 30 < len(heldout) < 90
+    assert list(lines.documents("heldout")) == heldout

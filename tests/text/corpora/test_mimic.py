@@ -197,3 +197,13 @@ def test_reading_is_lazy(noteevents):
     with gzip.open(noteevents, "at") as file:
         file.write("never read")
     assert next(corpus(noteevents, heldout=0).documents())
+
+
+def test_what_a_broken_row_costs_is_told_where_the_columns_are_in_another_order(tmp_path):
+    head = "subject_id,hadm_id,note_id,note_type,note_seq,charttime,storetime,text"
+    rows = [f'{k},{k},{k}-RR-1,RR,1,2150-01-01,2150-01-02,"{text(k)}"' for k in range(40)]
+    rows[5] = rows[5].replace("report", 're"port')
+    (tmp_path / "radiology.csv").write_text("\n".join([head, *rows]) + "\n")
+    read = mimic4.Config(paths=(str(tmp_path / "radiology.csv"),), heldout=0).build()
+    assert len(list(read.documents())) == 5
+    assert "no row was found after it (are the columns in another order" in read.faults()[0]

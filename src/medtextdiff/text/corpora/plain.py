@@ -3,14 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
 from medtextdiff import config
 from medtextdiff.text.errors import TextError
-
-Split = Literal["train", "heldout"]
+from medtextdiff.text.reading.splits import Split, split_of
 
 
 class Config(config.Config):
@@ -66,8 +64,7 @@ def split_documents(documents: Iterable[str], split: Split, heldout: float) -> I
         if digest in seen:
             continue
         seen.add(digest)
-        is_heldout = int.from_bytes(digest[:8], "big") < heldout * 2**64
-        if is_heldout == (split == "heldout"):
+        if split_of(document, heldout) == split:
             yield document
 
 

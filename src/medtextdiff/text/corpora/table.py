@@ -7,8 +7,9 @@ from pathlib import Path
 from pydantic import Field
 
 from medtextdiff import config
-from medtextdiff.text.corpora.plain import Split, split_documents
+from medtextdiff.text.corpora.plain import split_documents
 from medtextdiff.text.errors import TextError
+from medtextdiff.text.reading.splits import Split
 
 _LONGEST_CELL = 10_000_000  # characters, as in the tables of data sets
 

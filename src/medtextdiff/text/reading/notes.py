@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -16,8 +16,8 @@ from medtextdiff.text.reading import duplicates as doubles
 from medtextdiff.text.reading import marks as deidentified
 from medtextdiff.text.reading import sections as headings
 from medtextdiff.text.reading.faults import Faults
+from medtextdiff.text.reading.splits import Split, split_of, split_of_patient
 
-Split = Literal["train", "heldout"]
 _LINE_END = re.compile(r"\r\n|[\r\x0b\x0c]")  # a form feed, too, parts words
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 _BLANK_LINES = re.compile(r"\n{3,}")
@@ -146,7 +146,7 @@ class NoteCorpus:
                 if reason is not None:
                     account.faults.add(path.name, note.row, reason, expected=reason in _EXPECTED)
                     continue
-                split = self._split(note)
+                split = self._split(note, text)
                 account.take(split, note.patient, self._known.get(note.category.strip().lower(), "other"), text)
                 yield split, text
         self._account = account
@@ -167,11 +167,11 @@ class NoteCorpus:
                 return "", _WITHOUT
         return text, None if len(text) >= s.min_characters else _SHORT
 
-    def _split(self, note: Note) -> Split:
-        """By the patient; where the export has none, by the text."""
-        key = note.patient if note.patient is not None else f"text {doubles.text_hash(note.text)}"
-        digest = hashlib.blake2b(f"{self._settings.seed} {key}".encode(), digest_size=8).digest()
-        return "heldout" if int.from_bytes(digest, "big") < self._settings.heldout * 2**64 else "train"
+    def _split(self, note: Note, text: str) -> Split:
+        """By the patient; where the export has none, by the text that is learned."""
+        if note.patient is None:
+            return split_of(text, self._settings.heldout)
+        return split_of_patient(note.patient, self._settings.heldout, self._settings.seed)
 
 
 class _Account:

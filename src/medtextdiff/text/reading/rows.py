@@ -14,6 +14,7 @@ from medtextdiff.text.reading.faults import Faults
 from medtextdiff.text.reading.lines import CutShortError, read_lines
 
 BROKEN = "broken quoting, or a wrong number of fields"
+ALONE = f"{BROKEN}, and no row was found after it (are the columns in another order than PhysioNet's?)"
 CUT_SHORT = "the file is cut short or damaged from here on, get it again; the rest"
 _LARGEST = 8 * 2**20  # bytes of a row; beyond it a quote was never closed
 _FIELD = re.compile(rb'(?:"([^"]*+(?:""[^"]*+)*+)"|([^",\r\n]*+))(,|\r?\n?\Z)')  # possessive: linear time
@@ -35,9 +36,6 @@ def read_rows(
     records = _records(path, begin, faults)
     places = _places(path, next(records, (0, None))[1], columns)
     for number, fields in records:
-        if fields is None:
-            faults.add(path.name, number, BROKEN)
-            continue
         try:
             yield number, {name: fields[place].decode() for name, place in places.items()}
         except UnicodeDecodeError:
@@ -58,19 +56,22 @@ def split_fields(record: bytes) -> Fields | None:
             return fields
 
 
-def _records(path: Path, begin: re.Pattern[bytes], faults: Faults) -> Iterator[tuple[int, Fields | None]]:
-    """Number and fields of each record, the header's being 0; None where one was lost."""
+def _records(path: Path, begin: re.Pattern[bytes], faults: Faults) -> Iterator[tuple[int, Fields]]:
+    """Number and fields of each record that can be read, the header's being 0; nothing where that is broken."""
     lines = _Lines(path)
     number, width = 0, None
     while record := lines.record():
         fields = split_fields(record)
-        if fields is None or width not in (None, len(fields)):
-            fields = None
-            if not lines.skip(begin) and lines.cut_short:
-                break  # the row that was cut
-        else:
+        if fields is not None and width in (None, len(fields)):
             width = len(fields)
-        yield number, fields
+            yield number, fields
+        elif number == 0:
+            return
+        else:
+            found = lines.skip(begin)
+            if not found and lines.cut_short:
+                break  # the row that was cut
+            faults.add(path.name, number, BROKEN if found else ALONE)
         number += 1
     if lines.cut_short:
         faults.add(path.name, number, CUT_SHORT)
