@@ -2,9 +2,12 @@ import copy
 
 import pytest
 import torch
+from transformers import CamembertConfig, CamembertModel, MPNetConfig, MPNetModel, T5Config, T5EncoderModel
 
+from medtextdiff.text.encoders import fixed_length
 from medtextdiff.text.errors import TextError
-from medtextdiff.text.note_encoder import Cuts
+from medtextdiff.text.note_encoder import Cuts, NoteEncoder
+from medtextdiff.text.tokenizer import bytes_only
 from medtextdiff.types import TextEncoder
 
 
@@ -222,3 +225,20 @@ def test_notes_are_never_logged(make, caplog, capfd):
         make(max_tokens=4)(["geheim " * 3000])
     assert "geheim" not in caplog.text
     assert "geheim" not in "".join(capfd.readouterr())
+
+
+def test_models_that_count_positions_from_their_padding_take_fewer(make):
+    settings = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    settings |= {"intermediate_size": 16, "max_position_embeddings": 18, "pad_token_id": 1}
+    words = bytes_only(18)
+    for model in (MPNetModel(MPNetConfig(**settings)), CamembertModel(CamembertConfig(**settings))):
+        encoder = NoteEncoder(model.eval(), words)
+        assert encoder.limit == 16
+        assert encoder(["a note that is too long"]).tokens.shape[1] <= 16
+    with pytest.raises(TextError, match="a 't5' does not read notes here"):
+        NoteEncoder(T5EncoderModel(T5Config(vocab_size=300, d_model=16, d_kv=8, d_ff=16, num_layers=1)), words)
+
+
+def test_a_fixed_length_beyond_the_positions_is_told_at_once(folder):
+    with pytest.raises(TextError, match="takes at most"):
+        fixed_length.Config(path=str(folder), num_tokens=100_000).build()

@@ -91,7 +91,7 @@ def probe(
     for name, config in settings.items():
         try:
             found[name] = _answers(name, config, seeds, progress)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError, MemoryError) as error:
             if name == names[0]:
                 raise
             failures.append({"encoder": name, "why": " ".join(str(error).split())})

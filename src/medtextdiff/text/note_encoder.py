@@ -76,10 +76,10 @@ class NoteEncoder(nn.Module):
         """Put a model and its tokenizer together.
 
         Raises:
-            TextError: `max_tokens` is more than the model takes.
+            TextError: `max_tokens` is more than the model takes, or it is no encoder of notes.
         """
         super().__init__()
-        own_limit = _position_limit(model.config)
+        own_limit = position_limit(model)
         if max_tokens is not None and max_tokens > own_limit:
             raise TextError(f"max_tokens={max_tokens}, but this encoder takes at most {own_limit}; choose fewer")
         self.model, self.tokenizer = model, tokenizer
@@ -223,10 +223,22 @@ def _chunks(ids: dict[str, list[int]], budget: int) -> Iterable[list[str]]:
         yield chunk
 
 
-def _position_limit(model_config: Any) -> int:
-    limit = int(model_config.max_position_embeddings)
-    if "roberta" in model_config.model_type:  # RoBERTa counts its positions from pad_token_id + 1
-        limit -= int(model_config.pad_token_id) + 1
+def position_limit(model: nn.Module) -> int:
+    """Most tokens of a note that a transformers encoder takes, special ones included.
+
+    Raises:
+        TextError: it does not say.
+    """
+    settings: Any = model.config
+    if not hasattr(settings, "max_position_embeddings") or not hasattr(settings, "hidden_size"):
+        raise TextError(
+            f"a '{settings.model_type}' does not read notes here; give a BERT, a ModernBERT or one like them"
+        )
+    limit = int(settings.max_position_embeddings)
+    for name, table in model.named_modules():
+        # RoBERTa and its kin count their positions from the padding's number + 1.
+        if name.endswith("position_embeddings") and getattr(table, "padding_idx", None) is not None:
+            return limit - int(table.padding_idx) - 1
     return limit
 
 

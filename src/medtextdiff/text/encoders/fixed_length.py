@@ -12,7 +12,9 @@ from pydantic import PositiveInt
 from torch import nn
 
 from medtextdiff import config
+from medtextdiff.text.errors import TextError
 from medtextdiff.text.loading import load_pretrained
+from medtextdiff.text.note_encoder import position_limit
 from medtextdiff.types import TextFeatures
 
 
@@ -26,9 +28,12 @@ class Config(config.Config):
         """The encoder with its weights.
 
         Raises:
-            TextError: the model is not there, is damaged or does not fit its tokenizer.
+            TextError: the model is not there, is damaged, does not fit its tokenizer or takes fewer tokens.
         """
         model, tokenizer = load_pretrained(self.path)
+        limit = position_limit(model)
+        if self.num_tokens > limit:
+            raise TextError(f"num_tokens={self.num_tokens}, but this encoder takes at most {limit}; choose fewer")
         return FixedLength(model, tokenizer, self.num_tokens)
 
 
