@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from medtextdiff.text import mlm, tokenizer
+from medtextdiff.config import ConfigError
+from medtextdiff.text import lora, mlm, tokenizer
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.masked import bert, modernbert
 
@@ -163,6 +164,19 @@ def test_a_fresh_model_knows_nothing_and_learns(data):
         optimizer.zero_grad()
     assert first == pytest.approx(math.log(network.config.vocab_size), abs=0.3)
     assert out["loss"].item() < 0.8 * first
+
+
+def test_a_row_of_unknown_words_alone_teaches_nothing_and_breaks_nothing(data):
+    batch = dict(data.sample(0, rng()), labels=torch.full_like(data.sample(0, rng())["labels"], mlm.IGNORED))
+    network = model()
+    told = mlm.loss(network, batch)
+    assert (float(told["loss"].detach()), float(told["masked_accuracy"])) == (0, 0)
+    told["loss"].backward()
+
+
+def test_lora_beside_new_weights_is_refused():
+    with pytest.raises(ConfigError, match="weights are new and would stay so"):
+        lora.Config(rank=2).apply(model())
 
 
 def test_embeddings_are_tied():

@@ -30,10 +30,15 @@ class Config(config.Config):
         torch's global random state.
 
         Raises:
-            ConfigError: peft is not installed.
+            ConfigError: peft is not installed, or the model is new, so that there is nothing to adapt.
         """
         if not self.rank:
             return
+        if not hasattr(model, "fresh"):
+            raise ConfigError(
+                "lora.rank adapts a model that was trained before; this one's weights are new and would stay so: give "
+                "model.path, or leave out lora.rank"
+            )
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ModuleNotFoundError:
@@ -44,9 +49,8 @@ class Config(config.Config):
         )
         model.requires_grad_(False)
         inject_adapter_in_model(settings, model)
-        fresh = getattr(model, "fresh", ())
         for name, parameter in model.named_parameters():
-            if name in fresh:
+            if name in model.fresh:
                 parameter.requires_grad_(True)
 
 

@@ -181,6 +181,9 @@ def loss(model: nn.Module, batch: Mapping[str, Tensor], rng: torch.Generator | N
 def guess(network: Any, states: Float[Tensor, "N D"], labels: Int[Tensor, " N"]) -> dict[str, Tensor]:
     """`loss` and `masked_accuracy` of what the model's head makes of the states of masked words."""
     asked = labels != IGNORED
+    if not asked.any():  # nothing but special tokens, as the words of a script that the tokenizer does not know
+        nothing = 0.0 * states.float().sum()
+        return {"loss": nothing, "masked_accuracy": nothing.detach()}
     logits = _words(network, states[asked]).float()
     right = (logits.argmax(-1) == labels[asked]).float().mean()
     return {"loss": F.cross_entropy(logits, labels[asked]), "masked_accuracy": right.detach()}
