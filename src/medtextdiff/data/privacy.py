@@ -7,6 +7,8 @@ _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
     r"Nov(?:ember)?|Dec(?:ember)?)"
 )
+_CAPITAL = "".join(letter for letter in map(chr, range(0x530)) if letter.isupper())  # Latin, Greek, Cyrillic
+_NAME = rf"[{_CAPITAL}](?:[^\W\d_]|['’-])+"
 _KINDS = {
     "date": re.compile(
         r"(?<![\d.])(?:\d{1,2}[./-]\d{1,2}[./-](?:19|20)?\d{2}|(?:19|20)\d{2}[./-](?:0?[1-9]|1[0-2])[./-]\d{1,2})(?![\d])"
@@ -14,9 +16,10 @@ _KINDS = {
         rf"|\b{_MONTH},? (?:19|20)\d{{2}}\b"
     ),
     "name": re.compile(
-        r"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof)\.? [A-Z][a-z'’-]+"
-        r"|\b(?:[Pp]atient(?:'s)? [Nn]ame|[Nn]ame|[Ss]urname|[Rr]eferring [Pp]hysician)\s*[:=]\s*[A-Z][a-z'’-]+"
-        r"|\b(?:[Ss]igned|[Dd]ictated|[Rr]eported|[Rr]ead)(?: electronically)? by:? (?:Dr\.? )?[A-Z][a-z'’-]+"
+        # not "MR" and "DR" alone: they are kinds of images, too
+        rf"\b(?:(?:Mr|Mrs|Ms|Miss|Dr|Prof)(?:\. ?| )|(?:DR|PROF|MRS)\. ?){_NAME}"
+        rf"|\b(?:[Pp]atient(?:'s)? [Nn]ame|[Nn]ame|[Ss]urname|[Rr]eferring [Pp]hysician)\s*[:=]\s*{_NAME}"
+        rf"|\b(?:[Ss]igned|[Dd]ictated|[Rr]eported|[Rr]ead)(?: electronically)? by:? (?:Dr\.? )?{_NAME}"
     ),
     "id": re.compile(
         r"\b(?:MRN|[Mm]edical record|[Aa]ccession|[Cc]ase [Nn]o|[Pp]atient (?:ID|[Nn]o|[Nn]umber)|SSN|NHS)\b"
@@ -24,7 +27,8 @@ _KINDS = {
         r"|(?<![\w.,/-])\d{3}-\d{2}-\d{4}(?![\w-])|(?<![\w.,/])(?:[A-Z]{1,3})?\d{7,}(?![\w.,])"
     ),
     "contact": re.compile(
-        r"[\w.+-]+@[\w-]+\.[\w.]{2,}|\b(?:[Tt]el|[Pp]hone|[Ff]ax)\b\W{0,3}\+?[\d(][\d ()/-]{5,}|(?<!\w)\+\d{2}[ \d]{8,}"
+        r"[\w.+-]+@[\w-]+\.[\w.]{2,}|(?<!\w)\+\d{2}[ \d]{8,}"
+        r"|\b(?:[Tt]el(?:ephone)?|[Mm]obile|[Pp]hone|[Ff]ax)\b\W{0,3}\+?[\d(][\d ()/-]{5,}"
     ),
 }
 
