@@ -72,6 +72,13 @@ def test_another_is_the_next_that_differs():
         note_edits.another(["a", "a"], 0)
 
 
+def test_another_is_of_another_image_and_says_something():
+    notes, images = ["left", "right", "", "left", "both"], ["1", "1", "2", "3", "3"]
+    assert [note_edits.another(notes, k, images) for k in range(5)] == ["both", "left", "left", "right", "left"]
+    with pytest.raises(ValueError, match="share one note"):
+        note_edits.another(["left", "right"], 0, ["1", "1"])
+
+
 def test_other_text_is_long_enough_and_names_no_place():
     text = note_edits.other_text(300, lambda text: len(text.split()), seed=1)
     assert 300 <= len(text.split()) < 600

@@ -12,9 +12,9 @@ from medtextdiff import __version__
 from medtextdiff.api.computing import tell_cuts
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
-from medtextdiff.api.scored import drawn_together, read_pair, records_of, trained_images, unseen_of
+from medtextdiff.api.scored import drawn_together, read_pair, records_of, trained_images, unseen_of, wrong_notes
 from medtextdiff.config import ConfigError, override
-from medtextdiff.data import note_edits, transforms
+from medtextdiff.data import transforms
 from medtextdiff.data.atomic import check_place
 from medtextdiff.evaluation.report import Example, read_curves, write_report
 from medtextdiff.evaluation.report_folder import check_free
@@ -201,7 +201,7 @@ def _words(records: Sequence[Record], notes: str) -> list[str]:
     if notes == "none":
         return [""] * len(own)
     try:
-        return [note_edits.another(own, k) for k in range(len(own))]
+        return wrong_notes(records)
     except ValueError as error:
         raise ConfigError(f"{error}, or --notes none") from None
 

@@ -9,7 +9,7 @@ import torch
 from medtextdiff.api import shelf
 from medtextdiff.api.model import Model, as_picture
 from medtextdiff.config import ConfigError
-from medtextdiff.data import images, transforms
+from medtextdiff.data import images, note_edits, transforms
 from medtextdiff.data.dataset import check_scorable, read_labels
 from medtextdiff.data.errors import DataError
 from medtextdiff.training.provenance import trained_on
@@ -56,6 +56,16 @@ def trained_images(models: Sequence[str | Path], *, required: bool) -> frozenset
 def unseen_of(records: Sequence[Record], known: frozenset[str] | None) -> list[Record]:
     """The records whose images are not among the `known`."""
     return [r for r in records if r.image is None or not known or images.content_hash(r.image) not in known]
+
+
+def wrong_notes(records: Sequence[Record]) -> list[str]:
+    """For each record another image's note, not that of another mask of its own image.
+
+    Raises:
+        ValueError: one has none.
+    """
+    notes, of = [record.note for record in records], [record.image for record in records]
+    return [note_edits.another(notes, k, of) for k in range(len(notes))]
 
 
 def read_pair(model: Model, record: Record, at: int | None = None) -> tuple[np.ndarray, np.ndarray]:

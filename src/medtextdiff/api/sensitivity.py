@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from medtextdiff import __version__
 from medtextdiff.api.loading import load_segmenter
 from medtextdiff.api.model import Model
-from medtextdiff.api.scored import drawn_together, read_pair, records_of
+from medtextdiff.api.scored import drawn_together, read_pair, records_of, wrong_notes
 from medtextdiff.config import ConfigError
 from medtextdiff.data import note_edits
 from medtextdiff.data.atomic import check_place
@@ -119,8 +120,8 @@ def _tellings(model: Model, records: Sequence[Record], seed: int) -> list[_Telli
     told = [_Telling(name, [edit(note) for note in own]) for name, edit in edits.items()]
     reworded = [record.other_notes[0] if record.other_notes else note_edits.reword(record.note) for record in records]
     told.insert(8, _Telling("paraphrase", reworded))
-    if len(set(own)) > 1:
-        told.insert(2, _Telling("another image's", [note_edits.another(own, k) for k in range(len(own))]))
+    with suppress(ValueError):  # no other image has another note
+        told.insert(2, _Telling("another image's", wrong_notes(records)))
     return told
 
 

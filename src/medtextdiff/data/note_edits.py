@@ -8,7 +8,7 @@ import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 _PLACES = re.compile(
     r"(?<![a-z])(?:(?:upper|lower|mid|middle|midlle|top|bottom|cent(?:er|re|ral)|above|below|superior|inferior|medial"
@@ -66,16 +66,17 @@ _OTHER = (
 )
 
 
-def another(notes: Sequence[str], index: int) -> str:
-    """The next image's note that differs from that of image `index`.
+def another(notes: Sequence[str], index: int, images: Sequence[Hashable] | None = None) -> str:
+    """The note of the next image that differs from note `index`. `images`: which one each note is of; None: its own.
 
     Raises:
-        ValueError: all notes are alike.
+        ValueError: no other image has another note.
     """
     for step in range(1, len(notes)):
-        other = notes[(index + step) % len(notes)]
-        if other != notes[index]:
-            return other
+        other = (index + step) % len(notes)
+        same_image = images is not None and images[other] == images[index]
+        if notes[other].strip() and notes[other] != notes[index] and not same_image:
+            return notes[other]
     raise ValueError("all images of this split share one note, so there is no other one; choose another split")
 
 
