@@ -1,5 +1,7 @@
 """Every LoRA-tuned system, for real at tiny size: learning, saving, merging, making images."""
 
+import json
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from medtextdiff.config import ConfigError
 from medtextdiff.synthesis import checkpointing, encoded, lora, memory, tuned
+from medtextdiff.synthesis.bases import Base, objective_of
 from medtextdiff.synthesis.models import flux, kandinsky3, kandinsky22
 from medtextdiff.training.errors import RunError
 from medtextdiff.types import Record
@@ -277,6 +280,22 @@ def test_targets_must_fit(bases: Path) -> None:
     system = config.replace(unet=lora.Config(targets=("to_q", "to_x"))).build()
     with pytest.raises(ConfigError, match="ends in 'to_x'"):
         system.open()
+
+
+def test_a_bases_noise_schedule_is_read_whole_or_refused(bases: Path, tmp_path: Path) -> None:
+    shutil.copytree(bases / "kandinsky3", tmp_path / "base")
+    path = tmp_path / "base" / "scheduler" / "scheduler_config.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps(told | {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}))
+    config = kandinsky3.Config(base=str(tmp_path / "base"), dtype="float32")
+    base = Base(config.base, kandinsky3.COMPONENTS, "float32")
+    theirs = base.get("scheduler").alphas_cumprod
+    ours = objective_of(base, "scheduler", None).alphas_cumprod
+    torch.testing.assert_close(ours, theirs.to(ours), atol=1e-6, rtol=1e-4)
+    for change, says in (({"trained_betas": [0.1, 0.2]}, "betas of its own"), ({"beta_start": None}, "cannot be used")):
+        path.write_text(json.dumps(told | change))
+        with pytest.raises(ConfigError, match=says):
+            objective_of(Base(config.base, kandinsky3.COMPONENTS, "float32"), "scheduler", None)
 
 
 def test_kandinsky22_must_have_what_it_trains(bases: Path) -> None:

@@ -144,7 +144,8 @@ def write_kandinsky22(folder: Path, seed: int = 0, **changes: Any) -> tuple[Path
     diffusers.UNet2DConditionModel(**(K22_UNET | changes)).save_pretrained(decoder / "unet")
     diffusers.VQModel(**MOVQ).save_pretrained(decoder / "movq")
     betas = {"beta_start": 0.00085, "beta_end": 0.012}
-    diffusers.DDPMScheduler(beta_schedule="linear", **betas).save_pretrained(decoder / "scheduler")
+    schedule = diffusers.DDPMScheduler(beta_schedule="linear", variance_type="learned_range", **betas)
+    schedule.save_pretrained(decoder / "scheduler")
     network = diffusers.PriorTransformer(**PRIOR)
     with torch.no_grad():
         network.clip_std.fill_(0.5)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from medtextdiff.config import ConfigError
@@ -140,14 +141,20 @@ def objective_of(base: Base, name: str, min_snr: float | None) -> objective.Obje
             f"the {name} of {base.path} has beta_schedule '{schedule}' and prediction_type '{target}'; known are "
             f"{', '.join(_SCHEDULES)} and {', '.join(_TARGETS)}"
         )
+    if found.get("trained_betas"):
+        raise ConfigError(f"the {name} of {base.path} has betas of its own (trained_betas), which are not read here")
     betas = {} if unclip else {word: found[word] for word in ("beta_start", "beta_end") if word in found}
-    return objective.Config(
-        target=_TARGETS[target],  # type: ignore[arg-type]
-        schedule=_SCHEDULES[schedule],  # type: ignore[arg-type]
-        num_timesteps=found.get("num_train_timesteps", 1000),
-        min_snr=min_snr,
-        **betas,
-    ).build()
+    try:
+        return objective.Config(
+            target=_TARGETS[target],  # type: ignore[arg-type]
+            schedule=_SCHEDULES[schedule],  # type: ignore[arg-type]
+            num_timesteps=found.get("num_train_timesteps", 1000),
+            zero_terminal_snr=bool(found.get("rescale_betas_zero_snr", False)),
+            min_snr=min_snr,
+            **betas,
+        ).build()
+    except ValidationError as error:
+        raise ConfigError(f"the {name} of {base.path} cannot be used: {error.errors()[0]['msg']}") from None
 
 
 def _some_values(value: Tensor) -> Tensor:

@@ -180,8 +180,13 @@ def scheduler_of(base: Base, sampler: str) -> Any:
     import diffusers
 
     cls = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler}[sampler]
+    settings = dict(base.get("scheduler").config)
+    if (
+        sampler == "ddim"
+    ):  # it has no learned variance, and pipelines look here whether the network's is still to be cut
+        settings.pop("variance_type", None)
     with quiet():
-        return cls.from_config(base.get("scheduler").config)
+        return cls.from_config(settings)
 
 
 def _cut(words: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
