@@ -73,8 +73,10 @@ def test_paired_halves_take_the_same_rows(rng):
 def test_seeds_have_an_interval_by_students_t():
     interval = seed_interval([1.0, 2.0, 3.0])
     assert interval.mean == 2
-    assert interval.high - 2 == pytest.approx(4.303 / math.sqrt(3))
+    assert interval.high - 2 == pytest.approx(4.302653 / math.sqrt(3))
     assert math.isnan(seed_interval([1.0]).low)
+    eleven = seed_interval([float(k) for k in range(11)])
+    assert eleven.high - eleven.mean == pytest.approx(2.228 * np.std(range(11), ddof=1) / math.sqrt(11), rel=1e-3)
 
 
 def test_wilsons_interval_is_the_textbooks():
@@ -123,6 +125,15 @@ def test_copies_are_found_and_new_images_are_not(rng):
     assert honest.copies.mean < 0.05
     assert not honest.more_than_calibrated
     assert honest.rate <= 0.01
+
+
+def test_held_out_images_that_were_trained_on_hide_no_copies(rng):
+    train, held_out = rng.normal(size=(200, 8)), rng.normal(size=(100, 8))
+    held_out[:2] = train[:2]
+    found = memorisation.audit(train[:50].copy(), train, held_out)
+    assert (found.repeated, found.copies.mean, found.more_than_calibrated) == (2, 1.0, True)
+    with pytest.raises(ValueError, match="every held-out image is a training image"):
+        memorisation.audit(train[:50], train, train[:10])
 
 
 def test_the_chance_of_copies_is_exact(rng):

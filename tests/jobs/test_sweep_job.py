@@ -36,6 +36,13 @@ def sweep(world: Path, out: Path, *words: object, data: Path | None = None) -> A
     )  # fmt: skip
 
 
+def test_one_split_serves_as_both_sides(world: Path, tmp_path: Path) -> None:
+    done = sweep(world, tmp_path / "one", "--split", "train", "--train-split", "train", "--steps", "2")
+    assert done.exit_code == 0, done.output
+    [floor] = json.loads((tmp_path / "one" / "report" / "report.json").read_text())["reference"]
+    assert floor["images"] == 20  # a third of 60
+
+
 def test_one_thing_changes_at_a_time_and_finished_rows_are_kept(world: Path, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     done = sweep(world, out, "--guidance", "1,2", "--steps", "2")

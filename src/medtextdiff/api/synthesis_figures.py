@@ -119,8 +119,14 @@ class Figures:
     def audits(self) -> dict[str, memorisation.Audit]:
         """Memorisation in pixels and in features."""
         train = np.concatenate([self._thumbnails["train"], self._thumbnails["mirrored"]])
+        pixels = memorisation.audit(self._thumbnails["generated"], train, self._thumbnails["held out"])
+        if pixels.repeated:
+            self.remarks.append(
+                f"{pixels.repeated} of the held-out images are training images, too: run `medtextdiff data check`. "
+                "Memorisation leaves them out; the distances do not."
+            )
         return {
-            "pixels": memorisation.audit(self._thumbnails["generated"], train, self._thumbnails["held out"]),
+            "pixels": pixels,
             "features": memorisation.audit(
                 self._vectors(self.generated), self._vectors(self.train), self._vectors(self.held_out)
             ),
@@ -228,12 +234,13 @@ class Figures:
     @cached_property
     def _drawn(self) -> "_Drawn":
         by_round = self._by_round()
-        num = min(len(self.held_out), len(self.train) // 2, *map(len, by_round))
+        one_set = self.sets.train is self.sets.held_out  # then it is shared out: reference, floor, and a rest
+        num = min(len(self.held_out), len(self.train) // (3 if one_set else 2), *map(len, by_round))
         rng = np.random.default_rng(self.seed)
         held_out = np.sort(rng.permutation(len(self.held_out))[:num])
         # Not the first ones: a folder is often in an order that says something, as file names do.
         order = rng.permutation(len(self.train))  # before the generated, so that the floor is that of any generator
-        if self.sets.train is self.sets.held_out:
+        if one_set:
             order = order[~np.isin(order, held_out)]
         generated = [np.sort(rng.permutation(places)[:num]) for places in by_round]
         return _Drawn(held_out, generated, order[:num], order[num:])

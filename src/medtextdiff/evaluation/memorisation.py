@@ -19,7 +19,8 @@ class Audit:
 
     `threshold` is the distance below which at most 1 % of held-out real images lie, `rate` the share that does.
     `copies` is the share of generated images below it, with its interval. `p_value`: the chance of so many, or more, if
-    generated images were as far from the training images as held-out ones are.
+    generated images were as far from the training images as held-out ones are. `repeated` counts held-out images that
+    are training images: they are no measure of what a new image is like, and left out before the threshold is found.
     """
 
     nearest: Int[np.ndarray, " N"]
@@ -28,6 +29,7 @@ class Audit:
     rate: float
     copies: Interval
     p_value: float
+    repeated: int = 0
 
     @property
     def copied(self) -> np.ndarray:
@@ -54,7 +56,7 @@ def audit(
     negative hypergeometric count, as in Wilks' tolerance limits).
 
     Raises:
-        ValueError: an empty set, or a rate outside (0, 1).
+        ValueError: an empty set, held-out images that are all training images, or a rate outside (0, 1).
     """
     if not 0 < rate < 1:
         raise ValueError(f"the calibrated rate lies between 0 and 1, e.g. 0.01; got {rate}")
@@ -64,13 +66,17 @@ def audit(
             f"{len(held_out)}"
         )
     _, usual = nearest(held_out, train)
+    repeated = int((usual == 0).sum())
+    usual = usual[usual > 0]
+    if not len(usual):
+        raise ValueError("every held-out image is a training image, too; memorisation needs others")
     rank = int(rate * len(usual)) + 1
     threshold = float(np.sort(usual)[rank - 1])
     index, distance = nearest(generated, train)
     hits = int((distance < threshold).sum())
     copies = share_interval(hits, len(distance))
     p_value = _chance_of(hits, len(distance), rank, len(usual))
-    return Audit(index, distance, threshold, float((usual < threshold).mean()), copies, p_value)
+    return Audit(index, distance, threshold, float((usual < threshold).mean()), copies, p_value, repeated)
 
 
 def nearest(

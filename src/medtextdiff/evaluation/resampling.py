@@ -10,8 +10,6 @@ from jaxtyping import Int
 from medtextdiff.evaluation.statistics import Interval
 
 _NORMAL = 1.959964  # two-sided 95 %
-# Student's t, 0.975, for 1, 2, ... degrees of freedom.
-_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 
 
 def half_sample_interval(
@@ -51,11 +49,12 @@ def half_sample_intervals(
 
 def seed_interval(values: Sequence[float]) -> Interval:
     """The mean over seeds and its 95 % interval by Student's t; without bounds for a single seed (NaN)."""
+    from scipy.stats import t
+
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, math.nan, math.nan)
-    factor = _STUDENT[len(values) - 2] if len(values) - 2 < len(_STUDENT) else _NORMAL
-    wide = factor * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    wide = float(t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return Interval(mean, mean - wide, mean + wide)
 
 

@@ -123,6 +123,7 @@ def _audit(found: Audit) -> dict[str, Any]:
     return {
         "threshold": found.threshold,
         "calibrated_rate": found.rate,
+        "held_out_that_are_training_images": found.repeated,
         "copies": found.copies._asdict(),
         "p_value": found.p_value,
         "more_than_calibrated": found.more_than_calibrated,
