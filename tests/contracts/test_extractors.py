@@ -6,10 +6,12 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+from transformers import ViTConfig, ViTForImageClassification
 
 from medtextdiff.config import ConfigError
 from medtextdiff.synthesis import extractors
 from medtextdiff.synthesis.extraction import Extractor, extract
+from medtextdiff.synthesis.extractors import huggingface
 
 FAMILY = sorted(module.name for module in pkgutil.iter_modules(extractors.__path__))
 NEEDS_PACKAGES = {"efficientnet_lite0"}
@@ -83,3 +85,20 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path):
     save_file(whole | {name: torch.full_like(whole[name], torch.nan)}, file, metadata={"format": "pt"})
     with pytest.raises(ConfigError, match="not finite"):
         settings.build()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_classifier_gives_the_features_of_the_network_without_its_head(dtype, tmp_path):
+    settings = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    whole = ViTForImageClassification(ViTConfig(**settings, image_size=32, patch_size=8, num_labels=3)).to(dtype)
+    whole.save_pretrained(tmp_path / "classifier")
+    whole.vit.save_pretrained(tmp_path / "plain")
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    found, plain = (huggingface.Config(path=str(tmp_path / name)).build()(images) for name in ("classifier", "plain"))
+    assert found.vectors.dtype == torch.float32
+    torch.testing.assert_close(found.vectors, plain.vectors)
+    assert found.probs.shape == (2, 3)
+
+
+def test_every_extractor_can_be_moved_to_a_device(extractor):
+    assert isinstance(extractor, torch.nn.Module)

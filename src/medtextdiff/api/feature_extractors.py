@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from medtextdiff.config import Config, ConfigError, nearest, override, siblings
 from medtextdiff.recipes.run_folder import locate
 
@@ -17,9 +19,16 @@ def build(name_or_path: str, settings: Sequence[str] = ()) -> Any:
     `settings` change its config, e.g. "size=256".
 
     Raises:
-        ConfigError, DenoiserError: nothing of that name, or it cannot be loaded; a setting it does not have.
+        ConfigError, DenoiserError: nothing of that name, or it cannot be loaded; a setting it does not have, or with
+        which it reads no image: it is tried on one, before any is generated.
     """
-    return cast(Any, locate(override(_config(name_or_path), settings))).build()
+    extractor = cast(Any, locate(override(_config(name_or_path), settings))).build()
+    try:
+        extractor(torch.zeros(1, 3, extractor.size, extractor.size))
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        why = str(error).strip().splitlines()[0]
+        raise ConfigError(f"extractor '{name_or_path}' cannot read images of {extractor.size} px: {why}") from None
+    return extractor
 
 
 def _config(name: str) -> Config:

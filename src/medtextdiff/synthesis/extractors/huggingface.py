@@ -84,10 +84,9 @@ class Extractor(torch.nn.Module):
     def forward(self, images: Float[Tensor, "B 3 S S"]) -> Extracted:
         """Of images in [-1, 1]."""
         pixels = ((images + 1) / 2 - self.mean) / self.scale
-        if self.classifies:
-            output = self.network(pixel_values=pixels, output_hidden_states=True)
-            return self._extracted(output.hidden_states[-1], output.logits.softmax(dim=-1))
-        return self._extracted(self.network(pixel_values=pixels).last_hidden_state, None)
+        # Of a classifier, too, what the network without its head gives: of a ViT after its last norm.
+        last = self.network.base_model(pixel_values=pixels).last_hidden_state
+        return self._extracted(last, self.network(pixel_values=pixels).logits.softmax(-1) if self.classifies else None)
 
     def _extracted(self, last: Tensor, probs: Tensor | None) -> Extracted:
         if last.ndim == 4:  # (B, C, h, w)
@@ -114,7 +113,8 @@ def _load(folder: Path) -> tuple[Any, bool]:
         classifies = any("ForImageClassification" in name for name in settings.get("architectures") or ())
         kind = AutoModelForImageClassification if classifies else AutoModel
         options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-        network, info = kind.from_pretrained(folder, **options)
+        # In float32 whatever the file has: distances are not taken in half precision.
+        network, info = kind.from_pretrained(folder, dtype=torch.float32, **options)
         network = network.eval().requires_grad_(False)
         if hasattr(network, "vision_model"):  # a pair of towers, as CLIP
             network = network.vision_model

@@ -59,12 +59,13 @@ class Config(config.Config):
         return Extractor(self, network)
 
 
-class Extractor:
+class Extractor(torch.nn.Module):
     """Images to the file's own features, not standardised."""
 
     standardised = False
 
     def __init__(self, settings: Config, network: Any) -> None:
+        super().__init__()
         self.settings, self.network, self.size = settings, network, settings.size
         path = Path(settings.path)
         self.about = {
@@ -74,7 +75,7 @@ class Extractor:
         }
 
     @torch.no_grad()
-    def __call__(self, images: Float[Tensor, "B 3 S S"]) -> Extracted:
+    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Extracted:
         """Of images in [-1, 1]."""
         pixels = {"0-255": (images + 1) * 127.5, "0-1": (images + 1) / 2, "-1-1": images}[self.settings.pixels]
         whole = self.settings.call == "return_features"
