@@ -205,7 +205,13 @@ def test_save_and_load(tmp_path, images, patch):
 def test_half_precision_files_load_as_asked(tmp_path):
     Scratch.tiny().build().half().save_pretrained(tmp_path)
     assert Config(path=str(tmp_path)).build().unet.dtype == torch.float32
-    assert Config(path=str(tmp_path), dtype="bfloat16").build().unet.dtype == torch.bfloat16
+    whole, half = (Config(path=str(tmp_path), dtype=kind).build() for kind in ("float32", "bfloat16"))
+    assert half.unet.dtype == torch.bfloat16
+    with torch.no_grad():  # without autocast, too
+        images = torch.linspace(-1, 1, 3 * 16 * 16).view(1, 3, 16, 16)
+        told, levels = half(images, torch.tensor([30]), taps=(0,))
+        assert levels[0].dtype == torch.bfloat16
+        torch.testing.assert_close(told.float(), whole(images, torch.tensor([30]))[0], atol=0.1, rtol=0.1)
 
 
 class TestBadFolders:

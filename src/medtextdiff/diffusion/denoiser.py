@@ -121,6 +121,8 @@ class Denoiser(nn.Module):
         self._check_sides(x)
         self._at(taps)
         x = F.pixel_unshuffle(x, self.patch) if self.patch > 1 else x  # (B, C p^2, H/p, W/p)
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.unet.dtype)
         embedding = walk.embed(self.unet, x, t)
         x, skips = walk.encode(self.unet, x, embedding)
         tapped = {-1: x} if -1 in taps else {}
