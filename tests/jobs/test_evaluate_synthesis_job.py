@@ -106,6 +106,9 @@ class Toy:
 
     device = torch.device("cpu")
 
+    def reads(self, prompts):
+        return ["gastroscopy" not in prompt for prompt in prompts]
+
     def generate(self, prompts, *, seed=0, steps=None):
         images = []
         for k, prompt in enumerate(prompts):
@@ -159,6 +162,7 @@ def test_the_2025_protocol_takes_pairs_of_wordings(world, tmp_path):
         (("--split", "train"), "split and train_split are both 'train'"),
         (("--reconstructions", "nowhere"), "nowhere is not a folder"),
         (("--set", "taps=99"), "taps go from -1"),
+        (("--set", "timestep=5000"), "cannot read images of 32 px"),
         (("--set", "tips=1"), "'tips' is unknown"),
         (("--device", "gpuu"), "no device 'gpuu'"),
     ],

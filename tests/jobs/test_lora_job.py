@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import medtextdiff
 from medtextdiff import api, recipes
+from medtextdiff.config import ConfigError
 from medtextdiff.synthesis import lora, memory
 from tests.jobs.conftest import SECRET, call, refused, stopped, told_nowhere, write_data
 from tests.synthesis import tiny_bases
@@ -159,6 +160,11 @@ def test_a_decoder_goes_with_a_prior_trained_before(tmp_path: Path) -> None:
     assert {"prior", "decoder"} <= {path.name for path in (tmp_path / "second").iterdir()}
     (tmp_path / "first").rename(tmp_path / "gone")
     model = medtextdiff.load(tmp_path / "second")
-    assert model.generate(PROMPT, seed=1).shape == (1, 3, 64, 64)
+    for sampler in ("ddpm", "ddim"):
+        assert model.generate(PROMPT, seed=1, sampler=sampler).shape == (1, 3, 64, 64)
+    assert model.precision == "float32"
+    with pytest.raises(ConfigError, match=r"model\.dtype=float32; leave out --precision"):
+        medtextdiff.load(tmp_path / "second", precision="bf16")
+    assert model.reads([PROMPT, "a very long prompt " * 90]) == [True, False]
     ours, theirs = (load_file(tmp_path / name / "prior" / lora.WEIGHTS) for name in ("second", "gone"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -91,6 +91,8 @@ def evaluate_synthesis(
     extract = feature_extractors.build(extractor, settings)
     if protocol == "medvqa2024":
         synthesis_figures.check_classifies(extract)
+    if reconstructions is not None and not Path(reconstructions).is_dir():
+        raise ConfigError(f"{reconstructions} is not a folder; give one of the held-out images as they are given back")
     made = _made(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
     if len(made.images) < synthesis.MIN_IMAGES:
         raise DataError(f"{source} has {len(made.images)} images; fewer than {synthesis.MIN_IMAGES} cannot be compared")
@@ -158,7 +160,7 @@ def _made(
         synthesis_figures.check_pairs([])
     model = _load(source, device)
     generating_for_evaluation.check_generator(model, source)
-    prompts = generating_for_evaluation.draw_prompts(records, num or len(records), int(seeds[0]))
+    prompts = generating_for_evaluation.draw_prompts(model, records, num or len(records), int(seeds[0]), progress)
     images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
     cost = generating_for_evaluation.cost_of(
         model, folder if folder.is_dir() else PRETRAINED / source, prompts, options

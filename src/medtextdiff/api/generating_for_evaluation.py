@@ -31,14 +31,22 @@ def check_draws(num: int | None, seeds: Sequence[int]) -> None:
         raise ConfigError("give each seed once, as whole numbers from 0, e.g. --seeds 0,1,2")
 
 
-def draw_prompts(records: Sequence[Record], num: int, seed: int) -> list[str]:
+def draw_prompts(model: Any, records: Sequence[Record], num: int, seed: int, progress: Say) -> list[str]:
     """`num` prompts: one of each image in random order, then a second one, and so on; so they are spread as real ones.
+
+    Those that the model does not read to their end are left out, and told.
 
     Raises:
         DataError: no image has a prompt.
     """
     rng = np.random.default_rng(seed)
     own = [record.notes for record in records]
+    distinct = list(dict.fromkeys(note for notes in own for note in notes))
+    read = dict(zip(distinct, model.reads(distinct), strict=True)) if hasattr(model, "reads") else {}
+    own = [[note for note in notes if read.get(note, True)] for notes in own]
+    lost = sum(not whole for whole in read.values())
+    if lost:
+        progress(f"{lost} of {len(distinct)} prompts are longer than the model reads, and left out")
     left = [list(rng.permutation(len(notes))) for notes in own]
     if not any(left):
         raise DataError("no image of the split has a prompt; give a data set with prompts")

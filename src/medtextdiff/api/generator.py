@@ -96,17 +96,25 @@ class Generator:
         empty = [place for place, text in prompts if not text.strip()]
         if empty:
             raise ConfigError(f"{empty[0]} is empty; say what the image should show, or leave it out")
-        text: Any = self.system.text
-        limit = min(LONGEST, getattr(text, "limit", LONGEST))
         distinct = {prompt: place for place, prompt in reversed(prompts)}
-        if not hasattr(text, "lengths"):
-            return
-        for (prompt, place), length in zip(distinct.items(), text.lengths(list(distinct)), strict=True):
-            if length > limit:
+        for (prompt, place), length in zip(distinct.items(), self._lengths(list(distinct)), strict=True):
+            if length > self._limit:
                 raise ConfigError(
-                    f"{place} has {len(prompt.split())} words ({length} tokens); at most {limit} tokens are read: "
-                    "shorten it"
+                    f"{place} has {len(prompt.split())} words ({length} tokens); at most {self._limit} tokens are "
+                    "read: shorten it"
                 )
+
+    def reads(self, prompts: Sequence[str]) -> list[bool]:
+        """Which prompts it reads to their end; training cuts the others, `generate` refuses them."""
+        return [length <= self._limit for length in self._lengths(prompts)]
+
+    def _lengths(self, prompts: Sequence[str]) -> list[int]:
+        text: Any = self.system.text
+        return text.lengths(list(prompts)) if hasattr(text, "lengths") else [0] * len(prompts)
+
+    @property
+    def _limit(self) -> int:
+        return min(LONGEST, getattr(self.system.text, "limit", LONGEST))
 
     def _sample(self, prompts: Sequence[str], seeds: Sequence[int], settings: Any) -> Tensor:
         try:
@@ -124,7 +132,7 @@ class Generator:
         return images
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "bf16" and not getattr(self.system, "own_precision", False):
+        if self.precision == "bf16" and not isinstance(self.run, lora_run.Run):  # these cast within
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
@@ -157,6 +165,13 @@ def load_generator(
     run = _on_base(run, name, {"base": base, "prior_base": prior_base})
     where = device_of(device)
     computed_in = precision_of(precision, where)
+    if isinstance(run, lora_run.Run):
+        if precision not in ("auto", run.model.dtype):  # type: ignore[attr-defined]
+            raise ConfigError(
+                f"{name} computes in the precision it was trained for, model.dtype={run.model.dtype}; leave out "  # type: ignore[attr-defined]
+                "--precision"
+            )
+        computed_in = run.model.dtype  # type: ignore[attr-defined]
     hashes = run_folder.check(folder)
     system: Any = run.build_model(folder)
     load_components(system, folder, built=run_folder.own_parts(run.model))

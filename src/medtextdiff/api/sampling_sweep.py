@@ -138,7 +138,7 @@ class _Work:
         self._records = records
         self._split, self._train_split = split, train_split
         self._prompts = generating_for_evaluation.draw_prompts(
-            records[split], num or len(records[split]), int(seeds[0])
+            model, records[split], num or len(records[split]), int(seeds[0]), progress
         )
         self._figures: synthesis_figures.Figures | None = None
 

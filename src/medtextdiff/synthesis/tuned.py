@@ -50,7 +50,6 @@ class Tuned(nn.Module):
     samplers: tuple[str, ...] = ("ddpm", "ddim")
     guidances = (1.0, 30.0)  # 1: the prompt as it was learned
     num_timesteps = 1000
-    own_precision = True  # the base computes in its dtype and the adapter in float32; nothing is cast around them
     reads_prompts = True  # in training
 
     def __init__(self, gradient_checkpointing: bool) -> None:
