@@ -100,6 +100,46 @@ def test_16_bit_colour_tiff_is_turned_too(tmp_path):
     np.testing.assert_allclose(images.read(tmp_path / "t.tif").pixels, np.rot90(deep, -1) / 65535, atol=1e-7)
 
 
+def test_deep_tiffs_that_pillow_has_no_mode_for_are_turned_too(tmp_path):
+    turned = [(274, "H", 1, 6, True)]
+    tifffile.imwrite(tmp_path / "f.tif", GREY.astype(np.float64) / 255, extratags=turned)
+    np.testing.assert_allclose(images.read(tmp_path / "f.tif").pixels[:, :, 0], np.rot90(GREY, -1) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(("extra", "factor"), [("UNASSALPHA", 0.5), ("ASSOCALPHA", 1.0), ("UNSPECIFIED", 1.0)])
+def test_only_opacity_that_is_not_multiplied_in_is_applied(tmp_path, extra, factor):
+    deep = np.concatenate([RGB.astype(np.uint16) * 257, np.full((6, 8, 1), 32768, np.uint16)], axis=2)
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", extrasamples=[extra])
+    np.testing.assert_allclose(images.read(tmp_path / "a.tif").pixels, factor * RGB / 255, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB"])
+def test_colours_that_a_png_calls_transparent_are_black(tmp_path, mode):
+    image = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8) * 200).convert(mode)
+    image.save(tmp_path / "t.png", transparency=(200, 200, 200) if mode == "RGB" else image.getpixel((1, 0)))
+    assert images.read(tmp_path / "t.png").pixels.max() == 0
+    if mode != "RGB":
+        assert images.read_mask(tmp_path / "t.png").max() > 0  # a mask's numbers stay
+
+
+def test_volumes_and_signed_bytes_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "v.tif", np.full((3, 32, 32), 9, np.uint16), photometric="minisblack", volumetric=True)
+    with pytest.raises(ImageError, match="a volume of 3 slices"):
+        images.read(tmp_path / "v.tif")
+    tifffile.imwrite(tmp_path / "s.tif", np.full((4, 4), -1, np.int8), photometric="minisblack")
+    with pytest.raises(ImageError, match="without a known white"):
+        images.read(tmp_path / "s.tif")
+    with pytest.raises(ImageError, match="negative values"):
+        images.read_mask(tmp_path / "s.tif")
+
+
+def test_a_float_mask_of_0_and_1_holds_class_ids(tmp_path):
+    for top in (1, 2):
+        tifffile.imwrite(tmp_path / "m.tif", (MASK.clip(0, 1) * top).astype(np.float32))
+        ids, coding = images.read_coded_mask(tmp_path / "m.tif")
+        assert (ids.max(), coding) == (top, "labels")
+
+
 def test_float_tiff(tmp_path):
     path = tmp_path / "f.tif"
     tifffile.imwrite(path, GREY.astype(np.float32) / 255)

@@ -7,7 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,7 @@ _KINDS = "PNG, JPEG, TIFF or BMP"
 # What decoders raise on damaged bytes; none of it means a bug of ours.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
 _SILENT = logging.NullHandler()
+_UNASSOCIATED = 2  # of TIFF's ExtraSamples: opacity beside colours that know nothing of it
 _lock = threading.Lock()  # Pillow's size limit and Python's warning filters are global
 
 
@@ -35,6 +36,7 @@ class Stored:
     alpha: bool = False  # the last channel is opacity
     colours: np.ndarray | None = None  # (n, 3) uint8, for a palette
     step: int = 1  # a 2- or 4-bit file's levels lie this far apart
+    opacity: np.ndarray | None = None  # (H, W) uint8, of a PNG that names transparent colours
 
 
 def decode(path: Path, max_pixels: int) -> Stored:
@@ -49,18 +51,16 @@ def decode(path: Path, max_pixels: int) -> Stored:
             _check_header(path, image, max_pixels)
             if not _is_narrowed(image):
                 return _upright(_from_pillow(image), _orientation(image))
-            orientation = _orientation(image)
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
         if not _begins_as_tiff(path):
             raise _wrong_type(path) from None
-        orientation = 1  # a TIFF that Pillow has no mode for
     except MemoryError:
         raise ImageError(f"{path} does not fit in memory; make it smaller, or cut it into tiles") from None
     except _DAMAGE as error:
         raise _damaged(path, error) from None
-    return _upright(_from_tifffile(path, max_pixels), orientation)
+    return _from_tifffile(path, max_pixels)  # also a TIFF that Pillow has no mode for
 
 
 def _check_file(path: Path) -> None:
@@ -118,11 +118,12 @@ def _check_header(path: Path, image: Image.Image, max_pixels: int) -> None:
 
 
 def _is_narrowed(image: Image.Image) -> bool:
-    """Whether Pillow would narrow this TIFF: 16-bit colour, 16-bit white-is-zero, wide integers, float64."""
+    """Whether Pillow would misread this TIFF: 16-bit colour, 16-bit white-is-zero, wide or signed integers, float64."""
     if image.format != "TIFF":
         return False
-    bits = max(getattr(image, "tag_v2", {}).get(258, (1,)))
-    return bits > 8 and not (image.mode == "F" and bits == 32)
+    tags: Any = getattr(image, "tag_v2", {})
+    bits, signed = max(tags.get(258, (1,))), 2 in tags.get(339, (1,))
+    return signed or (bits > 8 and not (image.mode == "F" and bits == 32))
 
 
 def _from_pillow(image: Image.Image) -> Stored:
@@ -130,14 +131,18 @@ def _from_pillow(image: Image.Image) -> Stored:
     file_format = image.format or ""
     image.load()
     mode = image.mode
+    opacity = None
+    if "transparency" in image.info and mode in ("1", "L", "P", "RGB"):
+        opacity = np.asarray(image.convert("RGBA").getchannel("A"))
     if mode == "1":
-        return Stored(np.asarray(image), 1.0, "bits", file_format)
+        return Stored(np.asarray(image), 1.0, "bits", file_format, opacity=opacity)
     if mode == "P":
         colours = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        return Stored(np.asarray(image), 255.0, "palette", file_format, colours=colours)
+        return Stored(np.asarray(image), 255.0, "palette", file_format, colours=colours, opacity=opacity)
     if mode in ("L", "LA", "RGB", "RGBA"):
         kind = "grey" if mode in ("L", "LA") else "colour"
-        return Stored(np.asarray(image), 255.0, kind, file_format, alpha=mode.endswith("A"), step=step)
+        values = np.asarray(image)
+        return Stored(values, 255.0, kind, file_format, alpha=mode.endswith("A"), step=step, opacity=opacity)
     if mode.startswith("I"):
         values = np.asarray(image)
         return Stored(values.astype(np.uint16) if mode != "I" else values, 65535.0, "grey", file_format)
@@ -173,7 +178,8 @@ def _from_tifffile(path: Path, max_pixels: int) -> Stored:
                     f"{path} has {page.imagewidth} x {page.imagelength} pixels, more than the limit of {max_pixels:,}; "
                     "make it smaller, cut it into tiles, or raise max_pixels"
                 )
-            return _from_page(path, page)
+            tag = page.tags.get(274)
+            return _upright(_from_page(path, page), 1 if tag is None else int(tag.value))
     except ImageError:
         raise
     except _DAMAGE as error:
@@ -186,6 +192,10 @@ def _from_tifffile(path: Path, max_pixels: int) -> Stored:
 
 
 def _from_page(path: Path, page: Any) -> Stored:
+    if page.imagedepth != 1:
+        raise ImageError(
+            f"{path} is a volume of {page.imagedepth} slices; save the slice you mean as a file of its own"
+        )
     values = page.asarray()
     if page.planarconfig == 2 and values.ndim == 3:
         values = values.transpose(1, 2, 0)  # (H, W, C)
@@ -200,28 +210,27 @@ def _from_page(path: Path, page: Any) -> Stored:
     if page.photometric.name == "MINISWHITE" and whole:
         values = np.asarray(white, values.dtype) - values
     kind = "grey" if channels <= 2 else "colour"
-    values = values[:, :, 0] if channels == 1 else values
-    return Stored(values, white, kind, "TIFF", alpha=channels in (2, 4))
+    alpha = channels in (2, 4) and tuple(page.extrasamples) == (_UNASSOCIATED,)
+    if channels in (2, 4) and not alpha:  # opacity that is multiplied in already, or something else
+        values = values[:, :, :-1]
+    values = values[:, :, 0] if values.shape[2] == 1 else values
+    return Stored(values, white, kind, "TIFF", alpha=alpha)
 
 
 def _upright(stored: Stored, orientation: int) -> Stored:
     """EXIF 2.32, tag 0x0112. Pillow turns a TIFF itself and then reports orientation 1."""
-    values = stored.values
+    opacity = None if stored.opacity is None else _turned(stored.opacity, orientation)
+    return replace(stored, values=_turned(stored.values, orientation), opacity=opacity)
+
+
+def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         values = values[::-1]
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
-    return Stored(
-        np.ascontiguousarray(values),
-        stored.white,
-        stored.kind,
-        stored.file_format,
-        stored.alpha,
-        stored.colours,
-        stored.step,
-    )
+    return np.ascontiguousarray(values)
 
 
 def _wrong_type(path: Path) -> ImageError:

@@ -59,6 +59,8 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels  # (H, W, C)
     if stored.alpha:
         pixels = pixels[:, :, :-1] * pixels[:, :, -1:]
+    if stored.opacity is not None:
+        pixels = pixels * (stored.opacity[:, :, None] / np.float32(255))
     bits = 1 if stored.kind == "bits" else values.dtype.itemsize * 8
     return Picture(np.ascontiguousarray(pixels), header={"format": stored.file_format, "bits": bits})
 
@@ -87,7 +89,7 @@ def read_coded_mask(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[
         return (ids // 255, "0/255") if _is_0_or_255(ids) and _is_grey(stored) else (ids, "palette")
     ids = _whole_numbers(path, _one_channel(path, stored))
     top = ids.max(initial=0)
-    if top == stored.white and ((ids == 0) | (ids == top)).all():
+    if top == stored.white > 1 and ((ids == 0) | (ids == top)).all():
         return (ids == top).astype(np.int64), "0/255"
     if _is_0_or_255(ids):  # deeper numbers than they need: 8-bit masks that were saved with 16 bits or as floats
         return ids // 255, "0/255"
