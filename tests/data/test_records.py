@@ -43,6 +43,27 @@ def test_further_note_columns(disc_config, tmp_path):
         disc_config.replace(notes_columns=("note", "long")).build().records()
 
 
+def test_an_image_in_two_splits_is_told_whatever_its_masks_and_ids(disc_config, tmp_path):
+    rows = ["images/disc_00.png,masks/disc_00.png,train,a", "images/disc_00.png,masks/disc_01.png,val,b"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,mask,split,id", *rows]) + "\n")
+    with pytest.raises(DataError, match="1 images have rows with different splits or patients"):
+        manifest.Config(root=str(tmp_path / "manifest.csv")).build().records()
+
+
+def test_images_named_by_their_whole_path_have_their_masks(disc_config, tmp_path):
+    table = tmp_path / "notes.csv"
+    lines = [line.split(",", 2) for line in table.read_text().splitlines()]
+    rows = [f"{tmp_path / 'images' / image},{rest}" for image, _, rest in lines[1:]]
+    table.write_text("\n".join([f"image,{lines[0][2]}", *rows]) + "\n")
+    found = disc_config.build().records()
+    assert len(found) == 8
+    assert all(record.mask is not None for record in found)
+    assert found[0].id == "disc_00"
+    table.write_text(table.read_text() + f".,{lines[1][2]}\n")
+    with pytest.raises(DataError, match="line 10: no image is named"):
+        disc_config.build().records()
+
+
 def test_images_without_a_row(disc_config, tmp_path):
     lines = (tmp_path / "notes.csv").read_text().splitlines()
     (tmp_path / "notes.csv").write_text("\n".join(lines[:-1]))

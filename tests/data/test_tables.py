@@ -142,3 +142,12 @@ def test_only_known_columns(tmp_path):
     assert read_table(path, ["image"])[0].cells["age"] == "4"
     with pytest.raises(DataError, match="unknown column 'age'"):
         read_table(path, ["image"], only_known=True)
+
+
+def test_a_formula_without_a_value_is_no_empty_cell(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["image", "note"], ["a.png", '=CONCATENATE("left", " lung")']):
+        book.active.append(row)
+    book.save(tmp_path / "t.xlsx")
+    with pytest.raises(DataError, match="cell B2 holds a formula without a computed value"):
+        read_table(tmp_path / "t.xlsx")

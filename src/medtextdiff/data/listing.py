@@ -56,7 +56,7 @@ def gather(entries: Sequence[Entry], root: Path, missing_masks: str = "error") -
     for number, entry in enumerate(kept):
         key = (entry.image, entry.mask, entry.id) if entry.image else ("text", number)
         groups.setdefault(key, []).append(entry)
-    findings += _disagreements(list(groups.values()))
+    findings += _disagreements([entry for entry in kept if entry.image is not None])
     names = _ids([group[0] for group in groups.values()], root)
     records = tuple(_record(name, group) for name, group in zip(names, groups.values(), strict=True))
     return Listing(records, tuple(findings))
@@ -85,8 +85,12 @@ def _report(findings: list[Finding], entries: list[Entry], what: str, path: Call
         findings.append(Finding("error", f"missing-{what}", where, message, "add the files or correct the rows"))
 
 
-def _disagreements(groups: list[list[Entry]]) -> list[Finding]:
-    torn = [group for group in groups if len({(entry.split, entry.patient) for entry in group}) > 1]
+def _disagreements(entries: list[Entry]) -> list[Finding]:
+    """Rows of one image, be they of several masks or ids, that tell it apart from itself."""
+    groups: dict[Path | None, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.image, []).append(entry)
+    torn = [group for group in groups.values() if len({(entry.split, entry.patient) for entry in group}) > 1]
     if not torn:
         return []
     where = tuple(entry.place for group in torn for entry in group)

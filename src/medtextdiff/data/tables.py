@@ -158,6 +158,7 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
         with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about styles, of which we use none
             sheet = openpyxl.load_workbook(file, data_only=True).worksheets[0]
+            _check_computed(path, sheet, openpyxl.load_workbook(file).worksheets[0])
             lines = [[_excel_cell(path, cell) for cell in line] for line in sheet.iter_rows()]
             for merged in sheet.merged_cells.ranges:
                 value = lines[merged.min_row - 1][merged.min_col - 1]
@@ -176,6 +177,17 @@ def _read_xlsx(path: Path) -> tuple[list[str], list[Row]]:
     if "" in columns:
         raise DataError(f"table {path}: column {columns.index('') + 1} has no name in the header")
     return columns, [Row(number, _padded(path, number, columns, cells)) for number, cells in filled[1:]]
+
+
+def _check_computed(path: Path, values: Any, formulas: Any) -> None:
+    """A formula that no spreadsheet has computed has no value: it would be read as an empty cell."""
+    for line in formulas.iter_rows():
+        for cell in line:
+            if cell.data_type == "f" and values[cell.coordinate].value is None:
+                raise DataError(
+                    f"table {path}: cell {cell.coordinate} holds a formula without a computed value; open the file in "
+                    "a spreadsheet, save it there, or put the values in"
+                )
 
 
 def _padded(path: Path, number: int, columns: list[str], cells: list[str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ Several rows of an image are its several notes. Without a table every image is a
 """
 
 import json
+import os
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -126,9 +127,12 @@ def _check_mask_folder(settings: Config, root: Path, rows: list[Row]) -> None:
 def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> Entry:
     root, cells = Path(settings.root), row.cells
     name = cells[settings.image_column]
-    if not name:
+    if not name or not PurePosixPath(name).name:
         raise DataError(f"table {table}, line {row.number}: no image is named; fill in or delete the row")
     image = root / settings.images / name if settings.images is not None else None
+    if image is not None and settings.images is not None:
+        name = os.path.relpath(image, root / settings.images)  # of an absolute path, or one with `..`, what lies inside
+        image = root / settings.images / name
     mask: Path | None = None
     if settings.mask_folder is not None and image is not None:
         named = cells.get(settings.mask_column, "")
@@ -167,7 +171,7 @@ def _same_name(settings: Config, masks: dict[str, Path], name: str) -> Path | No
 
 
 def _unlisted(settings: Config, folder: Path, rows: list[Row]) -> list[Finding]:
-    listed = {on_disk(folder / row.cells[settings.image_column]) for row in rows}
+    listed = {on_disk(folder / os.path.relpath(folder / row.cells[settings.image_column], folder)) for row in rows}
     extra = tuple(str(path.relative_to(folder)) for path in list_images(folder) if path not in listed)
     if not extra:
         return []
