@@ -39,13 +39,13 @@ def precision_of(name: str, device: torch.device) -> Literal["float32", "bf16"]:
     if name != "auto":
         return cast(Literal["float32", "bf16"], name)
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units() else "float32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bf16" if torch.backends.mkldnn.is_available() and _has_bf16_units() else "float32"
 
 
 def _has_bf16_units() -> bool:
     """Whether the CPU multiplies in bf16 (AVX512-BF16 or AMX), and does not only emulate it."""
-    return bool(torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def digest(hashes: dict[str, str]) -> str:

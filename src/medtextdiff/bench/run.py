@@ -46,6 +46,9 @@ def bench(
         raise ConfigError(f"the tables are written as .json or .md, not '{out.suffix}'")
     if out is not None:
         atomic.refuse_existing(out, overwrite)
+        atomic.check_place(out.parent)
+        if not out.parent.is_dir():
+            raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist; create it first")
     where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     bed = Bed(full=not small, device=where, bf16=_has_bf16(where))
     found: dict[str, Any] = {"machine": measure.machine(where), "small": small, "parts": {}, "errors": {}}
@@ -67,7 +70,7 @@ def bench(
 
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 

@@ -69,7 +69,7 @@ def mixed(precision: str, cuda: bool) -> str:
         ConfigError: fp16 without a GPU.
     """
     if precision == "auto":
-        return "no" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+        return "no" if not cuda else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     if precision == "fp16" and not cuda:
         raise ConfigError("precision fp16 needs a CUDA GPU; use bf16 or float32")
     return {"float32": "no"}.get(precision, precision)
