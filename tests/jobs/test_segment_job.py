@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import time
 import unicodedata
@@ -18,6 +19,7 @@ import medtextdiff
 from medtextdiff.api import segmenting
 from medtextdiff.api.model import Model, Result
 from medtextdiff.data.errors import DataError, ImageError
+from medtextdiff.text.encoders import tiny
 from tests.jobs.conftest import call
 
 
@@ -297,3 +299,24 @@ def test_a_model_is_evaluated_as_it_would_be_used_otherwise(run_dir: Path, data_
     refused = call("evaluate", run_dir, "--data", data_dir, "--set", "training.seed=1", "-o", tmp_path / "other")
     assert refused.exit_code == 2
     assert "only settings of use.*" in refused.stderr
+
+
+def test_a_page_is_written_whatever_the_letters_of_a_name(run_dir: Path, data_dir: Path, tmp_path: Path) -> None:
+    odd = os.fsencode(data_dir / "images") + b"/latin\xe9.png"
+    shutil.copy(data_dir / "images" / "case0.png", odd)
+    done = call("segment", data_dir / "images", "--model", run_dir, "-o", tmp_path / "out", "--page")
+    assert done.exit_code == 0, done.output
+    assert "latin" in (tmp_path / "out" / "result.html").read_text()
+    assert len(json.loads((tmp_path / "out" / "result.json").read_text())["results"]) == 7
+
+
+def test_a_path_from_here_is_none_within_the_run(
+    run_dir: Path, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = tiny.Config().build()
+    encoder.save_pretrained("words")
+    told = '{"kind": "medtextdiff.text.encoders.huggingface", "path": "./words"}'
+    words = ["train", "segmentation.fasttextdiff_tiny", "--set", f"data.root={data_dir}", "--set", f"model.text={told}"]
+    assert call(*words, "--set", "training.max_steps=1", "-o", "second").exit_code == 0
+    assert medtextdiff.load("second").segment(data_dir / "images" / "case0.png", "a note").mask.shape == (40, 48)

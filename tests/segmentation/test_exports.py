@@ -47,6 +47,7 @@ def awake(segmenter):
 def write_run(settings, folder: Path) -> Path:
     torch.manual_seed(0)
     run = segmentation_run.Run(model=settings, use=use.Config(tile=32, overlap=0.0))
+    run = run.replace(data=run.data.replace(root="/somewhere/of/mine/set"))
     finish(run, awake(run.build_model()), folder)
     return folder
 
@@ -159,6 +160,11 @@ def test_what_does_not_go_with_an_export_is_refused_in_a_line(run, exported, tmp
         with pytest.raises(ConfigError, match=says):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_tells_no_folders_of_this_machine(run, exported):
+    assert json.loads((run / "config.json").read_text())["data"]["root"] == "/somewhere/of/mine/set"
+    assert json.loads((exported / "config.json").read_text())["data"]["root"] == "mine/set"
 
 
 def test_a_missing_package_is_told_with_its_remedy(monkeypatch, run, tmp_path):

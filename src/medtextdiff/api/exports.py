@@ -71,6 +71,7 @@ def write(
         )
         disk.write_json(folder / description.EXPORT, to_json(about))
         shutil.copy(run_dir / run_folder.CONFIG, folder / run_folder.CONFIG)
+        run_folder.forget_folders(folder)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         disk.write_json(folder / components.MANIFEST, {"files": {one: disk.sha256(folder / one) for one in names}})
         if (run_dir / CARD).is_file():

@@ -1,6 +1,5 @@
 """A finished run made small: for shipping, or for a colleague."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +45,7 @@ def pack(run: str | Path, *, out: str | Path, dtype: str = "float16", settings: 
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             _copy(source / name, folder / name, DTYPES[dtype])
         run_folder.write_config(settled, folder)
-        _forget_folders(folder / run_folder.CONFIG)
+        run_folder.forget_folders(folder)
         hashes = {name: disk.sha256(folder / name) for name in names}
         sealed: dict[str, Any] = {"files": hashes}
         if built_on := run_folder.foundations(settled):
@@ -76,18 +75,3 @@ def _copy(source: Path, target: Path, dtype: torch.dtype) -> None:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     save_file({n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}, target, metadata)
-
-
-def _forget_folders(path: Path) -> None:
-    """Keep the last two parts of each absolute path in a config, the model excepted: the rest is one machine's."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    value = {name: part if name == "model" else _without_folders(part) for name, part in value.items()}
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {_without_folders(name): _without_folders(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(part) for part in value]
-    return "/".join(Path(value).parts[-2:]) if isinstance(value, str) and Path(value).is_absolute() else value

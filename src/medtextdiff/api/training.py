@@ -1,6 +1,7 @@
 """Train a recipe into a run folder."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from medtextdiff import recipes as recipe_room
 from medtextdiff.api import shelf
 from medtextdiff.api.computing import device_of, tell_cuts
-from medtextdiff.config import Config, ConfigError, override, to_json
+from medtextdiff.config import Config, ConfigError, map_strings, override, to_json
 from medtextdiff.data.atomic import check_place
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import checkpoint, components, engine, provenance
@@ -48,6 +49,7 @@ def train(
         RunError: `out` belongs to another run; TrainingError: the loss is not finite; Interrupted: a signal.
     """
     run = override(recipe_room.find(recipe) if isinstance(recipe, str) else recipe, settings)
+    run = run.replace(model=map_strings(run.model, _from_here))  # type: ignore[attr-defined]
     run_dir = Path(out)
     _check_free(run_dir)
     job = run.job()  # type: ignore[attr-defined]
@@ -77,6 +79,11 @@ def train(
         also = [] if job.conclude is None else job.conclude(job.model, run_dir)
         finish(run, job.model, run_dir, also=also, kept=job.kept, frozen=job.frozen)
     return {"run": str(run_dir), "step": result.last_step, "weights": result.weights, "score": result.best_metric}
+
+
+def _from_here(text: str) -> str:
+    """A path as a person gives it: in a finished run `./` means within the run folder."""
+    return os.path.normpath(text) if text.startswith("./") else text
 
 
 def finish(

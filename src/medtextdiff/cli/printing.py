@@ -59,7 +59,12 @@ def tables(found: dict[str, list[list[Any]]]) -> None:
 
 def table(header: list[str], rows: list[list[Any]]) -> None:
     """A table in columns."""
-    cells = [[str(cell) for cell in row] for row in [header, *rows]]
+    cells = [[_printable(cell) for cell in row] for row in [header, *rows]]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _printable(cell: Any) -> str:
+    """A file name may hold what is no UTF-8."""
+    return str(cell).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -134,7 +134,7 @@ def write_page(path: Path, page: str) -> None:
     """Write the page whole or not at all: a full disk leaves what was there."""
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(page, encoding="utf-8", errors="backslashreplace")  # a file name may be no UTF-8
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -39,7 +39,9 @@ def write_folder(out_dir: Path, files: Mapping[str, str | bytes]) -> Path:
     try:
         part.mkdir()
         for name, content in files.items():
-            (part / name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            (part / name).write_bytes(
+                content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+            )
         if out_dir.exists():
             out_dir.rename(old)
         part.rename(out_dir)

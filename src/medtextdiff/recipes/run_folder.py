@@ -8,7 +8,7 @@ In a config a path is written as it is, or
 import hashlib
 import json
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from medtextdiff import config
 from medtextdiff.config import ConfigError, from_json, map_strings, nearest, to_json
@@ -132,3 +132,19 @@ def own_parts(settings: config.Config) -> list[str]:
     """Names of a model config's parts that are loaded from within the run folder."""
     names = type(settings).model_fields
     return [name for name in names if getattr(getattr(settings, name), "path", "") == f"./{name}"]
+
+
+def forget_folders(run_dir: Path) -> None:
+    """Keep the last two parts of each absolute path in a config, the model excepted: the rest is one machine's."""
+    path = run_dir / CONFIG
+    value = json.loads(path.read_text(encoding="utf-8"))
+    value = {name: part if name == "model" else _without_folders(part) for name, part in value.items()}
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_without_folders(name): _without_folders(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(part) for part in value]
+    return "/".join(Path(value).parts[-2:]) if isinstance(value, str) and Path(value).is_absolute() else value
