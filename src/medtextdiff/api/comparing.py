@@ -171,9 +171,8 @@ def _work(
                     progress(f"{cell.set}: features of all training views")
                     cells.fill_views(cell.run, device)
                     filled.add(cell.set)
-                scores = cells.finished(cell) or cells.run_cell(
-                    cell, device=device
-                )  # maybe finished by another process
+                # Another process may have finished it meanwhile.
+                scores = cells.finished(cell) or cells.run_cell(cell, device=device)
             found[cell.set, cell.encoder, cell.seed] = scores
             mean = 100 * float(np.mean(list(scores["dice"].values())))
             progress(f"{number}/{len(todo)} {cell.name}: Dice {mean:.2f}")
