@@ -13,6 +13,7 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation as lesson
 from medtextdiff.text import mlm, static_words
 from medtextdiff.text.masked import modernbert
+from medtextdiff.text.note_encoder import position_limit
 from medtextdiff.training import engine
 
 
@@ -61,11 +62,11 @@ class Run(Corpora):
                 raise ConfigError(f"the words of {path} are trained already; leave out words=teacher")
             with torch.no_grad():
                 projection.weight.copy_(static_words.begin(network, words, teacher, teacher_words))
-        limit = int(network.config.max_position_embeddings)
+        limit = position_limit(network)
         rows: dict[str, Any] = {
             "length": self.length,
             "longest": min(self.longest, limit),
-            "teacher_longest": int(teacher.config.max_position_embeddings),
+            "teacher_longest": position_limit(teacher),
             "masker": mlm.Masker(words, self.masking) if self.distillation.mlm_weight else None,
         }
         data: Any = Lessons(reader.documents("train"), words, teacher_words, seed=self.training.seed, **rows)

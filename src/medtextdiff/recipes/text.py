@@ -12,6 +12,7 @@ from medtextdiff.text import contrast as contrasts
 from medtextdiff.text import distillation, mlm
 from medtextdiff.text import lora as adapters
 from medtextdiff.text.masked import bert, modernbert, pretrained
+from medtextdiff.text.note_encoder import position_limit
 from medtextdiff.training import engine
 
 
@@ -45,7 +46,7 @@ class Run(Corpora):
         path = self.tokenizer or self.model.tokenizer_path()  # type: ignore[attr-defined]
         words = reader.tokenizer(path, self.vocabulary, getattr(self.model, "max_tokens", 0))
         network = self._network(words)
-        limit = int(network.config.max_position_embeddings)
+        limit = position_limit(network)
         longest = min(self.longest or self.length, limit)
         rows: dict[str, Any] = {"length": self.length, "masking": self.masking, "longest": longest}
         data: Any = mlm.MaskedWords(reader.documents("train"), words, seed=self.training.seed, **rows)
