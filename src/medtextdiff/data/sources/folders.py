@@ -89,7 +89,7 @@ def _scan(settings: Config) -> Listing:
     listing = gather(entries, image_folder or root, settings.missing_masks)
     if image_folder is None or settings.unlisted == "skip":
         return listing
-    further = [*_unlisted(settings, image_folder, rows), *_masks_of_none(settings, masks, entries)]
+    further = [*_unlisted(settings, image_folder, entries), *_masks_of_none(settings, masks, entries)]
     return Listing(listing.records, (*listing.findings, *further))
 
 
@@ -129,10 +129,11 @@ def _entry(settings: Config, table: Path, row: Row, masks: dict[str, Path]) -> E
     name = cells[settings.image_column]
     if not name or not PurePosixPath(name).name:
         raise DataError(f"table {table}, line {row.number}: no image is named; fill in or delete the row")
-    image = root / settings.images / name if settings.images is not None else None
-    if image is not None and settings.images is not None:
-        name = os.path.relpath(image, root / settings.images)  # of an absolute path, or one with `..`, what lies inside
-        image = root / settings.images / name
+    image = None
+    if settings.images is not None:
+        folder = root / settings.images
+        name = os.path.relpath(folder / name, folder)  # of an absolute path, or one with `..`, what lies inside
+        image = folder / name
     mask: Path | None = None
     if settings.mask_folder is not None and image is not None:
         named = cells.get(settings.mask_column, "")
@@ -170,8 +171,8 @@ def _same_name(settings: Config, masks: dict[str, Path], name: str) -> Path | No
     return masks.get(normal(str(PurePosixPath(name).with_suffix("")) + settings.mask_suffix))
 
 
-def _unlisted(settings: Config, folder: Path, rows: list[Row]) -> list[Finding]:
-    listed = {on_disk(folder / os.path.relpath(folder / row.cells[settings.image_column], folder)) for row in rows}
+def _unlisted(settings: Config, folder: Path, entries: list[Entry]) -> list[Finding]:
+    listed = {on_disk(entry.image) for entry in entries if entry.image is not None}
     extra = tuple(str(path.relative_to(folder)) for path in list_images(folder) if path not in listed)
     if not extra:
         return []

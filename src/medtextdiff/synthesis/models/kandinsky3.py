@@ -181,9 +181,7 @@ def scheduler_of(base: Base, sampler: str) -> Any:
 
     cls = {"ddpm": diffusers.DDPMScheduler, "ddim": diffusers.DDIMScheduler}[sampler]
     settings = dict(base.get("scheduler").config)
-    if (
-        sampler == "ddim"
-    ):  # it has no learned variance, and pipelines look here whether the network's is still to be cut
+    if sampler == "ddim":  # it learns no variance; by this word pipelines know whether the network's is still to be cut
         settings.pop("variance_type", None)
     with quiet():
         return cls.from_config(settings)
