@@ -105,6 +105,7 @@ class Toy:
     """A generator: the same noise for a seed, brighter for a colonoscopy."""
 
     device = torch.device("cpu")
+    size = (32, 32)
 
     def reads(self, prompts):
         return ["gastroscopy" not in prompt for prompt in prompts]
@@ -195,6 +196,20 @@ def test_real_images_are_counted_before_any_is_generated(tmp_path):
     result = call("evaluate-synthesis", "msdm-gi-small", "--data", tmp_path / "data", "-o", tmp_path / "report")
     refused(result, "split 'train' has 39 images; fewer than 40 cannot be compared")
     assert "generated" not in result.output
+
+
+def test_a_real_image_that_cannot_be_read_is_told_before_any_is_generated(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("medtextdiff.api.evaluating_synthesis._load", lambda source, device: Toy())
+    data = Path(shutil.copytree(world / "data", tmp_path / "data"))
+    broken = sorted((data / "images").iterdir())[-1]
+    broken.write_bytes(broken.read_bytes()[:40])
+    result = evaluate(world, "-n", "20", source="nowhere", data=data, out=tmp_path / "report")
+    assert result.exit_code == 2
+    *before, last = result.output.strip().splitlines()
+    assert last.startswith("error: ")
+    assert broken.name in last
+    assert not any("generated" in line for line in before)
+    assert not (tmp_path / "report").exists()
 
 
 def test_held_out_images_without_prompts_leave_out_what_needs_them(world, tmp_path):

@@ -87,21 +87,19 @@ def evaluate_synthesis(
             "must be others; name two splits"
         )
     real = image_sets.real_splits(data, split, train_split)
-    held_out, trained = real[split], real[train_split]
+    held_out = real[split]
     extract = feature_extractors.build(extractor, settings)
     if protocol == "medvqa2024":
         synthesis_figures.check_classifies(extract)
     if reconstructions is not None and not Path(reconstructions).is_dir():
         raise ConfigError(f"{reconstructions} is not a folder; give one of the held-out images as they are given back")
-    made = _made(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
-    if len(made.images) < synthesis.MIN_IMAGES:
-        raise DataError(f"{source} has {len(made.images)} images; fewer than {synthesis.MIN_IMAGES} cannot be compared")
-    side = made.images.pixels.shape[1]
-    sets = synthesis_figures.Sets(
-        generated=made.images,
-        held_out=image_sets.of_records(held_out, side, fit, what=f"split '{split}'", progress=progress),
-        train=image_sets.of_records(trained, side, fit, what=f"split '{train_split}'", progress=progress),
-    )
+    side, make = _source(str(source), held_out, num, seeds, size, fit, dict(options or {}), device, protocol, progress)
+    real_sets = {  # before anything is generated: one that cannot be read is told at once
+        name: image_sets.of_records(records, side, fit, what=f"split '{name}'", progress=progress)
+        for name, records in real.items()
+    }
+    made = make()
+    sets = synthesis_figures.Sets(made.images, held_out=real_sets[split], train=real_sets[train_split])
     sets = _with_reconstructions(sets, reconstructions, made, side, fit)
     figures = synthesis_figures.Figures(sets, extract, seed=int(seeds[0]), device=device_of(device), progress=progress)
     told: dict[str, Any] = {
@@ -139,10 +137,11 @@ def _check_options(
     check_place(out)
 
 
-def _made(
+def _source(
     source: str, records: Sequence[Record], num: int | None, seeds: Sequence[int], size: int | None, fit: str,
     options: dict[str, Any], device: str, protocol: str | None, progress: Say,
-) -> _Made:  # fmt: skip
+) -> tuple[int, Callable[[], _Made]]:  # fmt: skip
+    """The side of the images, and what gives them: those of a folder are read here, a run generates when asked."""
     folder = Path(source)
     if folder.is_dir() and not (folder / CONFIG).is_file():
         if num is not None or options:
@@ -150,7 +149,10 @@ def _made(
         items = read_generated(folder)
         if protocol == "medvqa2025":
             synthesis_figures.check_pairs(items)
-        return _Made(image_sets.of_generated(items, size, fit), items)
+        there = _Made(image_sets.of_generated(items, size, fit), items)
+        if len(items) < synthesis.MIN_IMAGES:
+            raise DataError(f"{source} has {len(items)} images; fewer than {synthesis.MIN_IMAGES} cannot be compared")
+        return there.images.pixels.shape[1], lambda: there
     if size is not None:
         raise ConfigError(
             f"--size is of a folder of images, and {source} makes them at its own size: leave it out, or "
@@ -161,11 +163,13 @@ def _made(
     model = _load(source, device)
     generating_for_evaluation.check_generator(model, source)
     prompts = generating_for_evaluation.draw_prompts(model, records, num or len(records), int(seeds[0]), progress)
-    images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
-    cost = generating_for_evaluation.cost_of(
-        model, folder if folder.is_dir() else PRETRAINED / source, prompts, options
-    )
-    return _Made(images, [], cost, model)
+
+    def generated() -> _Made:
+        images = generating_for_evaluation.generate_sets(model, source, prompts, seeds, options, progress)
+        run = folder if folder.is_dir() else PRETRAINED / source
+        return _Made(images, [], generating_for_evaluation.cost_of(model, run, prompts, options), model)
+
+    return model.size[0], generated
 
 
 def _load(source: str, device: str) -> Any:
