@@ -98,6 +98,17 @@ def test_same_seed_same_image_whatever_the_batch_size(shop: Path, tmp_path: Path
     np.testing.assert_array_equal(pixels(tmp_path / "alone" / "000000.png"), pixels(tmp_path / "1" / "000001.png"))
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_beside_a_damaged_request_nothing_is_touched(shop: Path, tmp_path: Path, overwrite: list[str]) -> None:
+    (tmp_path / "request.json").write_text('{"images": 3, "req')
+    (tmp_path / "000002.png").write_bytes(b"of the old request")
+    result = call("generate", *PROMPTS, "--model", shop / "run", "-o", tmp_path, *overwrite)
+    assert result.exit_code == 2
+    assert "request.json is damaged" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000002.png", "request.json"]
+    assert (tmp_path / "000002.png").read_bytes() == b"of the old request"
+
+
 def test_python_gives_the_same_images(shop: Path, tmp_path: Path) -> None:
     model = medtextdiff.load(shop / "run", precision="float32")
     found = model.generate(PROMPTS, seed=4)

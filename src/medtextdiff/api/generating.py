@@ -26,6 +26,7 @@ from medtextdiff.types import Picture
 Say = Callable[[str], None]
 
 REQUEST, TABLE, SHEET = "request.json", "prompts.csv", "contact_sheet.png"
+_DAMAGED = "damaged"
 _SHOWN = 64  # images on the sheet
 
 
@@ -157,13 +158,17 @@ def _begin(out: Path, about: dict[str, str], request: Sequence[Made], overwrite:
     """Note down what is asked for, and give the files that are there already.
 
     Raises:
-        OutputExists: `out` holds another request, or files that no request explains.
+        OutputExists: `out` holds another request, or files that no request explains; or its request.json is damaged.
     """
     text = json.dumps([[line.file, line.prompt, line.seed] for line in request])
     asked = about | {"images": len(request), "request": hashlib.sha256(text.encode()).hexdigest()}
     path = out / REQUEST
     there = {line.file for line in request if (out / line.file).exists()}
     before = _read_request(path)
+    if before == _DAMAGED:
+        raise OutputExists(
+            f"{path} is damaged, so what the images beside it were made of is unknown; give another -o, or delete {out}"
+        )
     if not overwrite:
         if before is None and (there or (out / TABLE).exists() or (out / SHEET).exists()):
             raise OutputExists(f"{out} holds images already, of no request known; give another -o, or --overwrite")
@@ -186,7 +191,7 @@ def _name(k: int) -> str:
 
 
 def _files_of(asked: Any, out: Path) -> list[str]:
-    """The images in `out` that a request.json speaks of; none where it is damaged."""
+    """The images in `out` that a request.json speaks of; none where it names no number."""
     num = asked.get("images") if isinstance(asked, dict) else None
     there = [path.name for path in out.glob("*.png") if path.stem.isdecimal() and path.name == _name(int(path.stem))]
     return [name for name in there if int(name.removesuffix(".png")) < num] if isinstance(num, int) else []
@@ -198,7 +203,7 @@ def _read_request(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError, OSError):
-        return "damaged"
+        return _DAMAGED
 
 
 def _write(path: Path, pixels: Float[np.ndarray, "H W 3"], about: dict[str, str], overwrite: bool) -> None:
