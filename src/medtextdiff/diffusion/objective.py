@@ -134,7 +134,8 @@ class Config(config.Config):
     target: "flow" is noise - x, and goes with the schedule "straight". schedule: "scaled_linear" is Stable
     Diffusion's: linear in the square root of beta. zero_terminal_snr: the last timestep is noise alone, as it is where
     sampling begins; then the noise says nothing of the image, so "eps" cannot be. `min_snr` 5 is the usual value where
-    it is on. `timestep_power` p draws t = T u^p: 2 favours low noise; "logit_normal" favours the middle.
+    it is on; with "v" a last timestep of noise alone then weighs 0, and is not trained. `timestep_power` p draws
+    t = T u^p: 2 favours low noise; "logit_normal" favours the middle.
     """
 
     target: Literal["eps", "v", "x0", "flow"] = "eps"
