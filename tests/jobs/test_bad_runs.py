@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import skimage
 import torch
+from PIL import Image
 
 from medtextdiff.recipes import run_folder
 from medtextdiff.training import disk
@@ -234,6 +236,26 @@ def test_a_folder_that_may_not_be_written_to_is_told_before_the_work(
     }
     refused(call(*words[command], "-o", tmp_path / "out"), "may not be written to")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_relative_path_of_a_model_is_found_from_above_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained in `project` with texts/small; used from another folder."""
+    run, text = tmp_path / "project" / "runs" / "ours", tmp_path / "project" / "texts" / "small"
+    shutil.copytree(run_folder.PRETRAINED / "nuclei-small", run)
+    shutil.copytree(run_folder.PRETRAINED / "modernbert-small" / "text", text)
+    configured(run, lambda value: value["model"]["text"].update(path="texts/small"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    picture = tmp_path / "one.png"
+    Image.fromarray(np.full((64, 64, 3), 200, np.uint8)).save(picture)
+    done = call(
+        "segment", picture, "--note", "Nuclei.", "-m", Path("..", "project", "runs", "ours"), "-o", tmp_path / "o"
+    )
+    assert done.exit_code == 0, done.output
+    shutil.rmtree(text)
+    refused(call("segment", picture, "-m", run, "-o", tmp_path / "p"), "texts/small")
 
 
 def test_a_run_that_was_trained_beside_another_component_is_refused(tmp_path: Path) -> None:

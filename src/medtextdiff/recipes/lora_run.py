@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medtextdiff import config
 from medtextdiff.config import ConfigError
 from medtextdiff.recipes.job import Job
-from medtextdiff.recipes.run_folder import locate
+from medtextdiff.recipes.run_folder import locate, locate_model
 from medtextdiff.recipes.synthesis_data import Data, also_read, hashes, whole_images
 from medtextdiff.synthesis import encoded, memory, tuned
 from medtextdiff.synthesis.limits import check_use
@@ -89,7 +89,7 @@ class Run(config.Config):
     def _closed(self, run_dir: Path | None) -> tuned.Tuned:
         if not hasattr(self.model, "gradient_checkpointing"):
             raise ConfigError(f"a '{self.model.kind()}' has no adapter; `model` takes flux, kandinsky22 or kandinsky3")
-        system: tuned.Tuned = locate(self.model, run_dir).build()  # type: ignore[attr-defined]
+        system: tuned.Tuned = locate_model(self.model, run_dir).build()  # type: ignore[attr-defined]
         return system
 
     def _fill(self, system: tuned.Tuned, data: encoded.Encoded, run_dir: Path, device: str) -> None:

@@ -17,7 +17,7 @@ from medtextdiff.data.images import write_picture
 from medtextdiff.diffusion import sampling
 from medtextdiff.evaluation.pictures import grid
 from medtextdiff.recipes.job import Job
-from medtextdiff.recipes.run_folder import locate
+from medtextdiff.recipes.run_folder import locate, locate_model
 from medtextdiff.recipes.synthesis_data import Data, also_read, hashes, whole_images
 from medtextdiff.synthesis import latents, reconstructions
 from medtextdiff.synthesis.limits import check_use
@@ -54,7 +54,7 @@ class Run(config.Config):
         """
         if not hasattr(self.model, "objective"):
             raise ConfigError(f"a '{self.model.kind()}' is no generator; `model` takes one of synthesis.models")
-        return locate(self.model, run_dir).build()  # type: ignore[attr-defined]
+        return locate_model(self.model, run_dir).build()  # type: ignore[attr-defined]
 
     def job(self) -> Job:
         """Build it.

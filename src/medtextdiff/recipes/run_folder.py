@@ -3,10 +3,14 @@
 In a config a path is written as it is, or
 - `builtin:NAME/COMPONENT`: a component of a run that ships in the package's `pretrained/`;
 - `./NAME`: a folder within the run folder, so that a run can be moved.
+
+A relative one was told from where training began. In use that may be elsewhere, so a model's parts are looked for from
+the folders above the run, too.
 """
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,6 +49,22 @@ def locate(settings: C, run_dir: Path | None = None) -> C:
         return text
 
     located: C = map_strings(settings, real)
+    return located
+
+
+def locate_model(settings: C, run_dir: Path | None = None) -> C:
+    """As `locate`; of a run in use, a relative path that leads nowhere from here is tried from each folder above it.
+
+    Raises:
+        ConfigError: as `locate`.
+    """
+
+    def found(text: str) -> str:
+        if run_dir is None or "/" not in text or os.path.exists(text):
+            return text
+        return next((str(above / text) for above in run_dir.resolve().parents if os.path.isdir(above / text)), text)
+
+    located: C = map_strings(locate(settings, run_dir), found)
     return located
 
 

@@ -22,7 +22,7 @@ from medtextdiff.data.tables import join
 from medtextdiff.diffusion import denoiser
 from medtextdiff.evaluation.segmentation import FOREGROUND, score_image
 from medtextdiff.recipes.job import Job
-from medtextdiff.recipes.run_folder import locate
+from medtextdiff.recipes.run_folder import locate, locate_model
 from medtextdiff.segmentation import consistency as consistency_part
 from medtextdiff.segmentation import feature_bank, losses
 from medtextdiff.segmentation import use as use_part
@@ -148,7 +148,7 @@ class Run(config.Config):
         """
         if not hasattr(self.model, "num_classes"):
             raise ConfigError(f"a '{self.model.kind()}' is no segmenter; `model` takes one of segmentation.models")
-        return locate(self.model, run_dir).build()  # type: ignore[attr-defined]
+        return locate_model(self.model, run_dir).build()  # type: ignore[attr-defined]
 
     def job(self) -> Job:
         """Build it.
