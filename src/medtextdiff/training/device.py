@@ -1,6 +1,7 @@
 """The Accelerator of a run: which device, which precision."""
 
 import os
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,10 @@ import torch
 
 from medtextdiff.config import ConfigError
 from medtextdiff.training.progress import say
+
+# The other processes wait while the first validates or fills a cache: torch's own 10 or 30 minutes may be too few.
+# Where one dies, torchrun ends them all.
+_PATIENCE = timedelta(days=1)
 
 
 def accelerator_for(precision: str, accumulation: int, run_dir: Path, tensorboard: bool, device: str) -> Any:
@@ -20,7 +25,7 @@ def accelerator_for(precision: str, accumulation: int, run_dir: Path, tensorboar
         ConfigError: the device is not there or cannot do the precision.
     """
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     cuda = _cuda(device)
     if tensorboard and find_spec("tensorboard") is None:
@@ -32,8 +37,11 @@ def accelerator_for(precision: str, accumulation: int, run_dir: Path, tensorboar
         gradient_accumulation_steps=accumulation,
         log_with="tensorboard" if tensorboard else None,
         project_dir=run_dir,
-        # A learned absent note, say, is not used in every batch.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        kwargs_handlers=[
+            # A learned absent note, say, is not used in every batch.
+            DistributedDataParallelKwargs(find_unused_parameters=True),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
     )
 
 
