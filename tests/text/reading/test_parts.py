@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from medtextdiff.text.reading import duplicates, marks, rows, sections
+from medtextdiff.text.reading import duplicates, files, marks, rows, sections
 from medtextdiff.text.reading.faults import Faults
 from medtextdiff.text.reading.notes import tidy
 
@@ -24,6 +24,19 @@ def test_fields_are_those_of_the_csv_module():
 @pytest.mark.parametrize("record", [b'a,"b', b'a,"b"c', b'a,b"c', b'"a" ,b', b'"a"\n"b"'])
 def test_what_is_no_record_is_none(record):
     assert rows.split_fields(record) is None
+
+
+def test_linked_folders_are_read_once_and_no_file_of_macos(tmp_path):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for path in (corpus / "b.txt", tmp_path / "elsewhere" / "deep" / "a.txt", corpus / "._b.txt", corpus / "c.csv"):
+        path.write_text("Some words.")
+    for name in ("ward", "ward2"):
+        (corpus / name).symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "round").symlink_to(corpus, target_is_directory=True)
+    found = [path.relative_to(corpus).as_posix() for path in files.below(corpus, (".txt",))]
+    assert found == ["b.txt", "ward/deep/a.txt"]
 
 
 def test_whatever_byte_is_lost_the_other_rows_are_read(tmp_path):

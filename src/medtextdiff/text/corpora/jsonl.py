@@ -9,6 +9,7 @@ from typing import Any
 
 from medtextdiff.text.errors import TextError
 from medtextdiff.text.reading.faults import Faults
+from medtextdiff.text.reading.files import below
 from medtextdiff.text.reading.lines import LONGEST, CutShortError, read_lines
 from medtextdiff.text.reading.notes import Note, NoteCorpus, Settings
 from medtextdiff.text.reading.rows import CUT_SHORT
@@ -74,7 +75,7 @@ def _plain(value: Any) -> str | None:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    found = sorted(file for file in path.rglob("*") if file.name.endswith((".jsonl", ".jsonl.gz")))
+    found = below(path, (".jsonl", ".jsonl.gz"))
     if not found:
         raise TextError(f"the folder '{path}' holds no *.jsonl or *.jsonl.gz file")
     return found

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from medtextdiff import config
 from medtextdiff.text.errors import TextError
+from medtextdiff.text.reading.files import below
 from medtextdiff.text.reading.splits import Split, split_of
 
 
@@ -73,7 +74,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise TextError(f"no text file or folder '{path}'; check the path")
-    found = sorted(path.rglob("*.txt"))
+    found = below(path, (".txt",))
     if not found:
         raise TextError(f"the folder '{path}' holds no *.txt file")
     return found
