@@ -136,6 +136,16 @@ def test_held_out_images_that_were_trained_on_hide_no_copies(rng):
         memorisation.audit(train[:50], train, train[:10])
 
 
+def test_held_out_copies_are_found_although_their_last_bits_differ():
+    rng = np.random.default_rng(3)
+    train, others = rng.normal(size=(60, 20)), rng.normal(size=(30, 20))
+    held_out = np.concatenate([others, train[:5] + 1e-7 * rng.normal(size=(5, 20))])
+    found = memorisation.audit(train[:10] + 0.01, train, held_out)
+    assert found.repeated == 5
+    assert found.copies.mean == 1
+    assert found.more_than_calibrated
+
+
 def test_the_chance_of_copies_is_exact(rng):
     """Honest generators are called copiers in at most 5 % of many draws; the formula by hand for one of one."""
     flagged = 0
