@@ -2,11 +2,13 @@ import csv
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from medtextdiff.evaluation.report import read_curves, write_report
+from medtextdiff.evaluation.report_folder import write_folder
 from medtextdiff.evaluation.result import ResultItem, result_page
 from medtextdiff.evaluation.segmentation import Row, summarise
 
@@ -221,6 +223,20 @@ def test_overwrite_spares_what_is_no_report(write, tmp_path):
     assert (tmp_path / "report" / "thesis.txt").exists()
 
 
+def test_what_a_person_put_into_an_old_report_meanwhile_stays(tmp_path, monkeypatch):
+    (tmp_path / "report").mkdir()
+    for name in ("report.json", "per_image.csv", "thesis.txt"):
+        (tmp_path / "report" / name).write_text(f"old {name}")
+    (tmp_path / "link").symlink_to(tmp_path / "report", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "report")
+    assert write_folder(Path("."), {"report.json": "new"}) == Path("report.html")
+    written = {path.name: path.read_text() for path in (tmp_path / "report").iterdir()}
+    assert written == {"report.json": "new", "thesis.txt": "old thesis.txt"}
+    write_folder(tmp_path / "link", {"report.json": "newer"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "report"]
+    assert (tmp_path / "report" / "report.json").read_text() == "newer"
+
+
 def test_nothing_is_left_half_written(write, tmp_path, monkeypatch):
     write(title="first")
 
@@ -249,6 +265,8 @@ def test_bad_reports_are_refused(write, rows, tmp_path):
 def test_curves_are_read_up_to_a_torn_end(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_curves(path) == [{"step": 1, "loss": 2.0}]
+    path.write_bytes(b'{"step": 1, "loss": 2.0}\n{"a": "\xc3')
     assert read_curves(path) == [{"step": 1, "loss": 2.0}]
     path.write_text('{"step": 1\n{"step": 2}\n')
     with pytest.raises(ValueError, match="line 1 is not JSON"):

@@ -58,7 +58,7 @@ def read_curves(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: another line that is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()  # a cut may part a letter
     found = []
     for number, line in enumerate(lines, 1):
         try:

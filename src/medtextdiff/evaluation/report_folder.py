@@ -1,4 +1,4 @@
-"""The folder of a report: written whole or not at all, and replaced only where it holds nothing but a report."""
+"""The folder of a report: written whole or not at all; of an old one only the files of a report are replaced."""
 
 import csv
 import io
@@ -29,25 +29,26 @@ def check_free(out_dir: Path, overwrite: bool, names: Collection[str] = FILES) -
 def write_folder(out_dir: Path, files: Mapping[str, str | bytes]) -> Path:
     """Fill a folder beside `out_dir`, then move it there; an old report goes only after the new one is whole.
 
-    Gives the path of its page.
+    Gives the path of its page. What a person put into the old one meanwhile is moved into the new one.
 
     Raises:
         OSError: the disk is full, or the place cannot be written; what was there is there still.
     """
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    part, old = (out_dir.with_name(f".{out_dir.name}.{secrets.token_hex(4)}") for _ in range(2))
+    place = out_dir.resolve()  # "." has no name, and a link stays one
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part, old = (place.with_name(f".{secrets.token_hex(8)}") for _ in range(2))
     try:
         part.mkdir()
         for name, content in files.items():
             (part / name).write_bytes(
                 content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
             )
-        if out_dir.exists():
-            out_dir.rename(old)
-        part.rename(out_dir)
+        if place.exists():
+            place.rename(old)
+        part.rename(place)
     except BaseException as error:
-        if old.exists() and not out_dir.exists():
-            old.rename(out_dir)
+        if old.exists() and not place.exists():
+            old.rename(place)
         if isinstance(error, OSError):
             raise OSError(
                 f"cannot write {out_dir}: {error.strerror}; free some space or choose another folder"
@@ -55,8 +56,10 @@ def write_folder(out_dir: Path, files: Mapping[str, str | bytes]) -> Path:
         raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        if out_dir.exists():
-            shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        for kept in [path for path in old.iterdir() if path.name not in (*FILES, *files)]:
+            kept.rename(place / kept.name)
+        shutil.rmtree(old, ignore_errors=True)
     return out_dir / PAGE
 
 
