@@ -1,6 +1,7 @@
 """The controlled comparison: one bank of image features, one head, one budget; only the text encoder changes."""
 
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -66,13 +67,13 @@ def compare(
     """
     place = Path(out)
     chosen = _check(list(encoders), list(data), seeds, place)
-    sets = {Path(root).name: _records(root, masks, split) for root in data}
+    sets = {_set_name(root): _records(root, masks, split) for root in data}
     hashes = {name: records_hash(records) for name, records in sets.items()}
     _check_settings(settings)
     run = override(recipes.find(RECIPE), settings)
     assert isinstance(run, segmentation_run.Run)
     todo = [
-        _cell(run, place, Path(root), masks, name, encoder, seed, split, precision, hashes[Path(root).name])
+        _cell(run, place, Path(root), masks, name, encoder, seed, split, precision, hashes[_set_name(root)])
         for root in data
         for seed in range(seeds)
         for name, encoder in chosen.items()
@@ -95,7 +96,7 @@ def _check(encoders: list[str], data: list[str | Path], seeds: int, out: Path) -
     """The encoders by name, once all options are known to be usable."""
     if len(encoders) < 2 or len(set(encoders)) < len(encoders):
         raise ConfigError("a comparison needs two encoders or more, each named once: --encoder none --encoder NAME")
-    names = [Path(root).name for root in data]
+    names = [_set_name(root) for root in data]
     if not data or len(set(names)) < len(names):
         raise ConfigError("name one data set or more, each in a folder of its own name: --data DIR --data OTHER_DIR")
     if seeds < 1:
@@ -113,6 +114,11 @@ def _check_settings(settings: Sequence[str]) -> None:
         name = setting.partition("=")[0].strip()
         if any(name == given or name.startswith(f"{given}.") for given in _GIVEN):
             raise ConfigError(f"a comparison sets {name} itself, for every cell: leave out --set {name}=...")
+
+
+def _set_name(root: str | Path) -> str:
+    """The name of the folder, also where it is told as "." or ".."."""
+    return Path(os.path.abspath(root)).name
 
 
 def _source(root: str | Path, masks: str | None) -> Any:
@@ -152,8 +158,8 @@ def _cell(
         training=run.training.replace(seed=seed),
         bank=feature_bank.Config(folder=str(out / "bank"), budget_gb=100.0),
     )
-    folder = out / "cells" / root.name / slug / f"seed{seed}"
-    return Cell(root.name, name, seed, data, own, folder, split, precision, data_hash)
+    folder = out / "cells" / _set_name(root) / slug / f"seed{seed}"
+    return Cell(_set_name(root), name, seed, data, own, folder, split, precision, data_hash)
 
 
 def _work(

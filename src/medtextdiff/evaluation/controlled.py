@@ -23,7 +23,8 @@ def compare_runs(
     seeds and other images), num_paired (seeds that both have: only these are compared, seed by seed; where there is
     none, 0, the means over each one's own seeds are), p_value (Wilcoxon on the images' means over seeds), p_holm (over
     all models but the reference), verdict ("higher", "lower" or "not shown": the interval leaves out zero *and* p_holm
-    is below 1 - level). Images of one of `groups` (e.g. a patient) are drawn together, and count as one in the test.
+    is below 1 - level). With several runs but fewer than two seeds in pairs nothing is shown: the interval does not
+    cover seeds then. Images of one of `groups` (e.g. a patient) are drawn together, and count as one in the test.
 
     Raises:
         ValueError: models that were scored on different numbers of images, or values that are not finite.
@@ -43,7 +44,8 @@ def compare_runs(
     corrected = holm([test.p_value for test in tests])
     for line, (num, own, reference), test, p_holm in zip(lines[1:], pairs, tests, corrected, strict=True):
         difference = bootstrap_two_level(own - reference, **resampling)
-        shown = not difference.low <= 0 <= difference.high and p_holm < 1 - level
+        needed = min(2, max(line["num_runs"], len(scores[names[0]])))
+        shown = num >= needed and not difference.low <= 0 <= difference.high and p_holm < 1 - level
         line |= {
             "difference": difference._asdict(),
             "num_paired": num,

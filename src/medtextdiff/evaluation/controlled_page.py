@@ -11,10 +11,10 @@ HEAD = ("encoder", "runs", "Dice (%)", "less the first row", "p (Holm)", "shown"
 
 
 def lines_of(report: Mapping[str, Any], name: str) -> list[list[str]]:
-    """The rows below HEAD for one data set; an encoder without a finished run says so."""
+    """The rows below HEAD for one data set, the reference first; last the encoders without a finished run."""
     found = {line["name"]: line for line in report["sets"][name]["lines"]}
     rows = []
-    for encoder in report["encoders"]:
+    for encoder in sorted(report["encoders"], key=lambda encoder: encoder not in found):
         if encoder not in found:
             rows.append([encoder, "0", "no finished run", "", "", "", "", ""])
             continue
