@@ -41,7 +41,7 @@ class Row:
     gflop: float | None
     share: float | None
     precision: str
-    faster: float  # than the first way of the table
+    faster: float  # than the first way of its group
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -114,6 +114,7 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures hold for: processor, threads, instructions, versions, and the measured peaks."""
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None  # before ours
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": name,
@@ -123,7 +124,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "peak_gflops_float32": round(peak_flops(device, "float32") / 1e9),
         "peak_gflops_bf16": round(peak_flops(device, "bf16") / 1e9),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": load,
     }
 
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from medtextdiff.api.computing import device_of, precision_of
 from medtextdiff.bench import measure
 from medtextdiff.bench.models import Bed
 from medtextdiff.bench.parts import PARTS
@@ -49,8 +48,8 @@ def bench(
         atomic.check_place(out.parent)
         if not out.parent.is_dir():
             raise ConfigError(f"cannot write {out}: the folder {out.parent} does not exist; create it first")
-    where = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
-    bed = Bed(full=not small, device=where, bf16=_has_bf16(where))
+    where = device_of(device)
+    bed = Bed(full=not small, device=where, bf16=precision_of("auto", where) == "bf16")
     found: dict[str, Any] = {"machine": measure.machine(where), "small": small, "parts": {}, "errors": {}}
     for name in what or PARTS:
         progress(f"measuring {name}")
@@ -66,12 +65,6 @@ def bench(
         with atomic.whole_file(out, overwrite) as file:
             file.write(text.encode())
     return tables
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

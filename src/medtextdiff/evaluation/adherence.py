@@ -24,7 +24,7 @@ class Line:
 
     `images` have the `claims`; intervals are over images, since claims of one image hang together. `kept` is the share
     above that of shuffled prompts, as a share of the same of real images: 1 is as good as real, 0 as good as chance;
-    NaN where real images are no better than shuffled ones.
+    NaN where real images are not 2 points better than shuffled ones.
     """
 
     name: str

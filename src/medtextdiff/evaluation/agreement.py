@@ -16,7 +16,7 @@ def weighted_kappa(
 ) -> float:
     """Agreement of two ratings of the same items beyond chance (Cohen 1968); 1 = perfect, 0 = chance.
 
-    Quadratic weights count a difference by its square. NaN where neither rating varies: chance then explains all.
+    Quadratic weights count a difference by its square. NaN where all ratings are one: chance then explains all.
 
     Raises:
         ValueError: other lengths, or no items.
